@@ -1,0 +1,170 @@
+"""Physical fields to the network's tokens and back.
+
+States and residuals are standardised channel by channel; the residual has statistics of its own, so that its deviation is one
+(arXiv 2509.13523; reference implementation: state and residual statistics). Arithmetic in physical units is float32.
+
+Over land, sea surface temperature is one constant: its noise, residual and velocity are zero there and it has no loss.
+
+Shapes:
+    B  sample            H, W  pixel row, column          C  state channel
+    R, K  window row, column      Q  quadrant (4)         P  pixel of a quadrant
+    I  conditioning channel: state, radiation, static fields, radiation at the target time
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aeris.data.forcing import toa_incident_solar_radiation
+from aeris.data.grid import Grid
+from aeris.data.statistics import Statistics
+from aeris.data.variables import RADIATION, SEA, SEA_ICE_POINT, channel_weights
+from aeris.model.quadrants import pixel_ids, to_pixels, to_tokens
+
+
+@dataclass(frozen=True, eq=False)
+class Geography:
+    """What a forecast must know of the planet beside its state.
+
+    Attributes:
+        grid: The grid.
+        static: Static fields by name, float32 ``(H, W)``, in physical units.
+        sea_mask: Where sea surface temperature is defined, bool ``(H, W)``; None where every pixel counts.
+    """
+
+    grid: Grid
+    static: Mapping[str, np.ndarray]
+    sea_mask: np.ndarray | None
+
+
+class Fields:
+    """Turns states into standardised tokens, conditions and residuals, and residuals into the next state.
+
+    Args:
+        statistics: Means and deviations of states, residuals and forcings.
+        geography: Grid, static fields and sea mask.
+        window: Rows and columns of a window.
+        device: Where tensors live.
+        dtype: Dtype of tokens; float64 for exact tests.
+    """
+
+    def __init__(
+        self,
+        statistics: Statistics,
+        geography: Geography,
+        window: tuple[int, int],
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.statistics, self.geography, self.window = statistics, geography, window
+        self.device, self.dtype = torch.device(device), dtype
+        self.mean, self.std = self._column(statistics.mean), self._column(statistics.std)
+        self.residual_mean, self.residual_std = self._column(statistics.residual_mean), self._column(statistics.residual_std)
+
+    def _column(self, values: Sequence[float] | np.ndarray) -> Tensor:
+        return torch.as_tensor(np.asarray(values), dtype=self.dtype, device=self.device)[:, None, None]
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the state channels."""
+        return tuple(self.statistics.channels)
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels of the grid."""
+        return self.geography.grid.shape[0] * self.geography.grid.shape[1]
+
+    @cached_property
+    def ids(self) -> Tensor:
+        """Global pixel number of every token, int64 ``(R, K, Q, P)``."""
+        return pixel_ids(self.geography.grid.shape, self.window).to(self.device)
+
+    @cached_property
+    def mask(self) -> Tensor | None:
+        """One where a channel is predicted, zero for sea surface temperature over land: ``(R, K, Q, P, C)``, or None."""
+        if self.geography.sea_mask is None or SEA not in self.channels:
+            return None
+        mask = torch.ones(len(self.channels), *self.geography.grid.shape, dtype=self.dtype, device=self.device)
+        mask[self.channels.index(SEA)] = torch.as_tensor(self.geography.sea_mask, device=self.device).to(self.dtype)
+        return self.tokens(mask[None])[0]
+
+    @cached_property
+    def loss_weight(self) -> Tensor:
+        """Latitude weight · channel weight · mask, ``(R, K, Q, P, C)``; sums to the number of pixels where nothing is masked."""
+        rows = torch.as_tensor(self.geography.grid.loss_weight, dtype=self.dtype, device=self.device)
+        weight = self._column(channel_weights(self.channels)) * rows[:, None].expand(self.geography.grid.shape)
+        return self.masked(self.tokens(weight[None])[0])
+
+    @cached_property
+    def _static(self) -> Tensor:
+        """Standardised static fields, ``(1, S, H, W)``."""
+        fields = [
+            (np.asarray(self.geography.static[name], dtype=np.float64) - mean) / std
+            for name, mean, std in self._forcing_statistics()
+            if name != RADIATION
+        ]
+        stacked = np.stack(fields) if fields else np.empty((0, *self.geography.grid.shape))
+        return torch.as_tensor(stacked, dtype=self.dtype, device=self.device)[None]
+
+    def _forcing_statistics(self) -> list[tuple[str, float, float]]:
+        statistics = self.statistics
+        return list(zip(statistics.forcings, statistics.forcing_mean, statistics.forcing_std, strict=True))
+
+    def tokens(self, x_BCHW: Tensor) -> Tensor:
+        """Pixels in quadrant order, ``(B, R, K, Q, P, C)``."""
+        return to_tokens(x_BCHW, self.window)
+
+    def masked(self, tokens: Tensor) -> Tensor:
+        """Zeroes sea surface temperature over land."""
+        return tokens if self.mask is None else tokens * self.mask
+
+    def residual(self, state_BCHW: Tensor, next_BCHW: Tensor) -> Tensor:
+        """Standardised residual of two physical states, as tokens."""
+        return self.masked(self.tokens((next_BCHW - state_BCHW - self.residual_mean) / self.residual_std))
+
+    def condition(self, state_BCHW: Tensor, times: np.ndarray, target_times: np.ndarray) -> Tensor:
+        """Everything the network is told beside the noisy target.
+
+        Args:
+            state_BCHW: Physical state.
+            times: Its times, datetime64 ``(B,)``.
+            target_times: The times of the next state.
+
+        Returns:
+            Tokens ``(B, R, K, Q, P, I)``.
+        """
+        parts = [(state_BCHW - self.mean) / self.std, self._static.expand(len(state_BCHW), -1, -1, -1)]
+        if RADIATION in self.statistics.forcings:
+            parts.insert(1, self.radiation(times))
+            parts.append(self.radiation(target_times))
+        return self.tokens(torch.cat(parts, dim=1))
+
+    def radiation(self, times: np.ndarray) -> Tensor:
+        """Standardised radiation at the top of the atmosphere, ``(B, 1, H, W)``."""
+        (mean, std), grid = self._radiation_statistics, self.geography.grid
+        field = toa_incident_solar_radiation(np.asarray(times), grid.latitude, grid.longitude)
+        return torch.as_tensor((field - mean) / std, dtype=self.dtype, device=self.device)[:, None]
+
+    @cached_property
+    def _radiation_statistics(self) -> tuple[float, float]:
+        return next((mean, std) for name, mean, std in self._forcing_statistics() if name == RADIATION)
+
+    def next_state(self, state_BCHW: Tensor, residual: Tensor) -> Tensor:
+        """The physical state that a standardised residual leads to; sea surface temperature over land is set back.
+
+        Args:
+            state_BCHW: Physical state.
+            residual: Tokens ``(B, R, K, Q, P, C)``.
+        """
+        moved = state_BCHW + to_pixels(residual, self.window) * self.residual_std + self.residual_mean
+        if self.mask is not None:
+            sea = torch.as_tensor(self.geography.sea_mask, device=self.device)
+            index = self.channels.index(SEA)
+            moved[:, index] = torch.where(sea, moved[:, index], SEA_ICE_POINT)
+        return moved

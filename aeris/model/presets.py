@@ -1,0 +1,170 @@
+"""Named models, and the recipes to train them and to sample from them.
+
+Models are functions, so that one line changes one number: ``presets.tiny(depth=6)``. Dimensions of 1.3B, 13B and 40B are those
+of the published configurations; 26B and 80B are *reconstructed* from their names, node counts and the published ones, as their
+exact dimensions are not public.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from aeris.data.variables import state_channels
+from aeris.errors import ConfigurationError
+from aeris.model.config import ModelConfig
+
+GLOBE = (720, 1440)
+"""The 0.25° grid without its south pole row."""
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """How a network is trained.
+
+    Attributes:
+        learning_rate: Largest step size of AdamW.
+        betas: Decay rates of AdamW's moments.
+        eps: Smallest denominator of AdamW.
+        weight_decay: Decoupled decay of the blocks' matrices.
+        clip: Largest global gradient norm; the gradient is the true mean over globe and batch.
+        noise: Smallest and largest tan t, between which it is drawn log-uniformly.
+        warmup_images: Images over which the step size rises linearly from 1 %.
+        rampdown_images: Images at the end over which it falls linearly to 0; None falls from the warm-up to the end.
+        ema_half_life_images: Half-life of the weights' average.
+        ema_rampup: Largest half-life as a fraction of the images seen so far.
+    """
+
+    learning_rate: float = 1e-2
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    noise: tuple[float, float] = (0.05, 200.0)
+    warmup_images: int = 200
+    rampdown_images: int | None = None
+    ema_half_life_images: int = 100_000
+    ema_rampup: float = 0.05
+
+    def __post_init__(self) -> None:
+        low, high = self.noise
+        if not 0 < low < high:
+            raise ConfigurationError(
+                f"noise={self.noise}", "tan t is drawn between two positive values, the smaller first", "Use (0.2, 500)"
+            )
+        if self.learning_rate <= 0 or self.clip <= 0:
+            raise ConfigurationError(
+                f"learning_rate={self.learning_rate}, clip={self.clip}", "Both are positive", "Use for example 2e-4 and 1.0"
+            )
+
+
+@dataclass(frozen=True)
+class SamplingRecipe:
+    """How an ensemble member is drawn.
+
+    Attributes:
+        solver: Heun in the angle, or DPM-Solver++(2S).
+        steps: Number of noise levels; a sample costs 2·steps − 1 network calls.
+        noise: Smallest and largest tan t of the levels.
+        rho: Curvature of the levels between them.
+        churn: Fraction by which tan t is raised before a step, spread over the steps; 0 is off.
+        churn_range: Values of tan t between which churn acts.
+    """
+
+    solver: Literal["heun", "dpm2s"] = "heun"
+    steps: int = 10
+    noise: tuple[float, float] = (0.1, 100.0)
+    rho: float = 10.0
+    churn: float = 0.0
+    churn_range: tuple[float, float] = (0.0, float("inf"))
+
+    def __post_init__(self) -> None:
+        if self.steps < 2:
+            raise ConfigurationError(f"steps={self.steps}", "A sampler needs at least two noise levels", "Use for example 10")
+        if not 0 < self.noise[0] < self.noise[1]:
+            raise ConfigurationError(f"noise={self.noise}", "tan t falls from a larger to a smaller positive value", "Use (0.2, 500)")
+        if self.solver not in ("heun", "dpm2s"):
+            raise ConfigurationError(f"solver={self.solver!r}", "A sampler is 'heun' or 'dpm2s'", "Use 'heun'")
+
+
+def tiny(**changes: Any) -> ModelConfig:
+    """0.7 million parameters on 32×64: minutes on a laptop. Takes the channels of the training store."""
+    return ModelConfig(**{"grid": (32, 64), "dim": 96, "depth": 4, "heads": 4, "mlp": 256, "window": (8, 8), **changes})
+
+
+def small(**changes: Any) -> ModelConfig:
+    """16 million parameters on 128×256 (1.4°): hours on one GPU. Takes the channels of the training store."""
+    small_ = {"grid": (128, 256), "dim": 320, "depth": 8, "heads": 10, "mlp": 896, "window": (16, 16), "shift_every": 2}
+    return ModelConfig(**{**small_, **changes})
+
+
+def aeris_1_3b(**changes: Any) -> ModelConfig:
+    """1.3 billion parameters, 24 h step, 60×60 windows: the model of the paper's science results."""
+    sizes = {"dim": 1536, "depth": 24, "heads": 12, "mlp": 6144, "window": (60, 60), "shift_every": 3}
+    return ModelConfig(**{"grid": GLOBE, "channels": state_channels(), **sizes, **changes})
+
+
+def aeris_1_3b_6h(**changes: Any) -> ModelConfig:
+    """1.3 billion parameters, 6 h step, 30×30 windows, without sea surface temperature: the paper's hurricane model."""
+    return aeris_1_3b(**{"channels": state_channels(sea=False), "window": (30, 30), **changes})
+
+
+def aeris_13b(**changes: Any) -> ModelConfig:
+    """13 billion parameters; width, heads and depth as published, window reconstructed."""
+    return _large(4608, 28, 36, 18_432, changes)
+
+
+def aeris_26b(**changes: Any) -> ModelConfig:
+    """26 billion parameters, for the LUMI machine; reconstructed. With 8 sequence ranks only a 60×60 window can be cut."""
+    return _large(6144, 24, 48, 38_400, {"window": (60, 60), **changes})
+
+
+def aeris_40b(**changes: Any) -> ModelConfig:
+    """40 billion parameters, as published."""
+    return _large(6144, 36, 48, 40_960, changes)
+
+
+def aeris_80b(**changes: Any) -> ModelConfig:
+    """80 billion parameters; reconstructed."""
+    return _large(7680, 48, 60, 46_080, changes)
+
+
+def _large(dim: int, depth: int, heads: int, mlp: int, changes: dict[str, Any]) -> ModelConfig:
+    sizes = {"dim": dim, "depth": depth, "heads": heads, "mlp": mlp, "window": (30, 30), "shift_every": 2, "time_mlp": "shared"}
+    return ModelConfig(**{"grid": GLOBE, "channels": state_channels(), **sizes, **changes})
+
+
+def snapshot(config: ModelConfig) -> ModelConfig:
+    """The same network with the choices of the authors' published code, for weights that were trained with it.
+
+    No rotary embedding, modulation before normalisation, and poles that attend to each other.
+    """
+    return replace(config, rope=False, norm_order="modulate_norm", polar="wrap")
+
+
+def training_24h() -> TrainingRecipe:
+    """The paper's recipe for the 24 h model (its clip of 20 on gradients 192 times the true mean is 0.1 here)."""
+    return TrainingRecipe(
+        learning_rate=2e-4,
+        betas=(0.85, 0.9),
+        weight_decay=0.2,
+        clip=0.1,
+        noise=(0.2, 500.0),
+        warmup_images=20_000,
+        rampdown_images=50_000,
+    )
+
+
+def training_6h() -> TrainingRecipe:
+    """The paper's recipe for the 6 h model: as for 24 h, with less weight decay."""
+    return replace(training_24h(), weight_decay=0.01)
+
+
+def sampling_24h() -> SamplingRecipe:
+    """The paper's sampler for the 24 h model: ten levels of tan t from 500 to 0.2, 19 network calls."""
+    return SamplingRecipe(steps=10, noise=(0.2, 500.0))
+
+
+def sampling_6h() -> SamplingRecipe:
+    """The paper's sampler for the 6 h model, the same as for 24 h."""
+    return sampling_24h()
