@@ -1,0 +1,1 @@
+"""From a network to a distribution: noise, the TrigFlow objective and its solvers."""
