@@ -1,0 +1,225 @@
+"""An ensemble of forecasts from a checkpoint, streamed into an archive."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from tqdm.auto import tqdm
+
+from aeris.data.grid import Grid, drop_pole_row
+from aeris.data.variables import SEA, SEA_ICE_POINT, parse_channel
+from aeris.errors import ConfigurationError, DataError
+from aeris.forecasting.archive import Archive, channel_stack, open_forecast
+from aeris.forecasting.rollout import Forecaster, rollout
+from aeris.model.presets import SamplingRecipe
+from aeris.run import Run
+from aeris.training.checkpoint import Checkpoint
+
+
+def forecast(
+    checkpoint: str | Path | Run,
+    initial: xr.Dataset | str | Path,
+    times: Sequence[Any],
+    members: int = 16,
+    lead: str | pd.Timedelta = "10d",
+    out: str | Path = "forecast.zarr",
+    seed: int = 0,
+    batch: int = 8,
+    sampling: SamplingRecipe | None = None,
+    precision: Literal["bfloat16", "float32", "float64"] = "bfloat16",
+    compile: bool = False,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Draws an ensemble from each initial time and writes it into an archive, or goes on with one that was interrupted.
+
+    A member is a function of the checkpoint, the initial state, the seed and its number: members are computed in batches of a
+    fixed size, the last one filled up, so that neither their count nor an interruption changes a bit on one kind of machine.
+
+    Args:
+        checkpoint: A run, of which the newest checkpoint is taken, or a checkpoint.
+        initial: Canonical dataset that holds the initial times, or anything `aeris.open_era5` opens.
+        times: Initial times.
+        members: Members from each initial time.
+        lead: Length of the forecast, a multiple of the model's interval.
+        out: The archive.
+        seed: Seed of the forecast.
+        batch: Members computed, and stored in a shard, together.
+        sampling: Sampler; None takes the checkpoint's.
+        precision: Dtype of the activations.
+        compile: Whether to compile the network, worth it for long forecasts.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The archive, lazy, as `aeris.open_forecast` gives it.
+
+    Raises:
+        CheckpointError: The checkpoint is unfinished or damaged.
+        ConfigurationError: Lead, members, batch or sampler cannot work.
+        DataError: The initial states lack a time or channel, or stand on another grid.
+        StoreError: `out` holds something else, or the disk is full.
+    """
+    opened = Checkpoint.open(checkpoint.path if isinstance(checkpoint, Run) else checkpoint)
+    leads = _leads(lead, opened.interval)
+    starts = _times(times)
+    _check_counts(members, batch)
+    states = initial_states(initial, opened, starts)
+    forecaster = Forecaster(opened, sampling, precision, compile)
+    archive = Archive(Path(out), tuple(opened.statistics.channels), opened.geography.grid, starts, members, min(batch, members), leads)
+    archive.lay_out(_configuration(opened, forecaster, archive, seed, batch, precision, compile))
+    with tqdm(total=len(starts) * archive.groups * len(leads), desc="forecasting", unit="step", disable=not progress) as bar:
+        for time in range(len(starts)):
+            for group in range(archive.groups):
+                _run_group(forecaster, archive, states[time], time, group, seed, batch, bar)
+    return open_forecast(out)
+
+
+def _run_group(
+    forecaster: Forecaster, archive: Archive, state_CHW: np.ndarray, time: int, group: int, seed: int, batch: int, bar: tqdm
+) -> None:
+    """Rolls one group of members out from where its ledger stands."""
+    done, total = archive.finished(time, group), len(archive.leads)
+    bar.update(done)
+    if done == total:
+        return
+    numbers = list(archive.numbers(group))
+    states = np.repeat(state_CHW[None], len(numbers), axis=0) if done == 0 else archive.read(time, group, done - 1)
+    # A batch of fixed size gives each member the same bits however many run with it.
+    filler = batch - len(numbers)
+    slots = numbers + [numbers[-1]] * filler
+    states = np.concatenate([states, np.repeat(states[-1:], filler, axis=0)])
+    tensor = torch.from_numpy(states).to(forecaster.device.torch_device, forecaster.fields.dtype)
+    for lead, drawn in enumerate(rollout(forecaster, tensor, archive.times[time], slots, seed, total, first=done + 1), start=done):
+        archive.write(time, group, lead, drawn[: len(numbers)].float().cpu().numpy())
+        bar.update()
+
+
+def _leads(lead: str | pd.Timedelta, interval: np.timedelta64) -> np.ndarray:
+    """Leads from one interval to `lead`, timedelta64[ns]."""
+    step = pd.Timedelta(interval)
+    try:
+        length = pd.Timedelta(re.sub(r"d$", "D", lead) if isinstance(lead, str) else lead)
+    except ValueError as error:
+        raise ConfigurationError(f"lead={lead!r}", "A lead is a length of time", "Use for example '10d' or '6h'") from error
+    if length < step or length % step:
+        raise ConfigurationError(
+            f"lead={lead!r}",
+            f"A lead is a positive multiple of the model's interval, {step}",
+            f"Use for example '{max(1, length // step) * step}'",
+        )
+    return np.arange(1, length // step + 1) * step.to_timedelta64().astype("timedelta64[ns]")
+
+
+def _times(times: Sequence[Any]) -> np.ndarray:
+    try:
+        starts = pd.DatetimeIndex(pd.to_datetime(list(times))).values.astype("datetime64[ns]")
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"times={times!r}", "Initial times are dates", "Use for example ['2020-08-21T00']") from error
+    if not len(starts) or (np.diff(starts) <= np.timedelta64(0)).any():
+        raise ConfigurationError(
+            f"times={[str(time) for time in starts]}", "Initial times are at least one, rising", "Sort them and drop repetitions"
+        )
+    return starts
+
+
+def _check_counts(members: int, batch: int) -> None:
+    if members < 1 or batch < 1:
+        raise ConfigurationError(f"members={members}, batch={batch}", "Both are at least 1", "Use for example members=16, batch=8")
+
+
+def initial_states(initial: xr.Dataset | str | Path, checkpoint: Checkpoint, times: np.ndarray) -> np.ndarray:
+    """Physical initial states of a checkpoint's channels.
+
+    Args:
+        initial: Canonical dataset, or what `aeris.open_era5` opens.
+        checkpoint: The checkpoint.
+        times: Initial times, datetime64[ns].
+
+    Returns:
+        float32 ``(time, C, H, W)``; sea surface temperature over land is filled.
+
+    Raises:
+        DataError: A channel or time is missing, the grid is another, or a value is missing.
+    """
+    if not isinstance(initial, xr.Dataset):
+        from aeris.data.sources import open_era5
+
+        initial = open_era5(initial)
+    ds = _on_grid(initial, checkpoint.geography.grid)
+    channels = checkpoint.statistics.channels
+    _check_channels(ds, channels)
+    missing = [str(time) for time in times if time not in ds.time.values]
+    if missing:
+        raise DataError(
+            f"The initial states have no {missing[0]}",
+            f"They run from {ds.time.values[0]} to {ds.time.values[-1]}",
+            "Choose times among ds.time",
+        )
+    states = channel_stack(ds.sel(time=times), channels)
+    return _without_gaps(states, channels, checkpoint.geography.sea_mask)
+
+
+def _on_grid(ds: xr.Dataset, grid: Grid) -> xr.Dataset:
+    found = Grid.of(ds)
+    if not found.same_as(grid) and grid.pole_dropped:
+        ds = drop_pole_row(ds)
+        found = Grid.of(ds)
+    if not found.same_as(grid):
+        raise DataError(
+            f"The initial states stand on {found}",
+            f"The checkpoint was trained on {grid}",
+            f"Use aeris.coarsen(ds, {grid.shape}) where it is finer",
+        )
+    return ds
+
+
+def _check_channels(ds: xr.Dataset, channels: Sequence[str]) -> None:
+    for name in channels:
+        channel = parse_channel(name)
+        known = channel.variable.name in ds and (channel.level is None or channel.level in ds[channel.variable.name].level.values)
+        if not known:
+            raise DataError(
+                f"The initial states lack {name}", f"The checkpoint needs {len(channels)} channels: {', '.join(channels)}", "Add it"
+            )
+
+
+def _without_gaps(states: np.ndarray, channels: Sequence[str], sea_mask: np.ndarray | None) -> np.ndarray:
+    """Fills sea surface temperature over land and refuses any other missing value."""
+    if sea_mask is not None and SEA in channels:
+        index = channels.index(SEA)
+        states[:, index] = np.where(sea_mask, states[:, index], np.float32(SEA_ICE_POINT))
+    wrong = ~np.isfinite(states).all(axis=(0, 2, 3))
+    if wrong.any():
+        name = channels[int(np.argmax(wrong))]
+        raise DataError(
+            f"{name} has missing values in the initial states", "Every value of a state is needed", "Fill them, or choose other times"
+        )
+    return states
+
+
+def _configuration(
+    checkpoint: Checkpoint, forecaster: Forecaster, archive: Archive, seed: int, batch: int, precision: str, compile: bool
+) -> dict[str, Any]:
+    """All that decides the numbers of an archive."""
+    return {
+        "weights": checkpoint.weights_id,
+        "step": checkpoint.step,
+        "channels": list(archive.channels),
+        "times": [str(time) for time in archive.times],
+        "members": archive.members,
+        "leads_hours": [float(lead / np.timedelta64(1, "h")) for lead in archive.leads],
+        "seed": seed,
+        "batch": archive.group,
+        "slots": batch,
+        "sampling": asdict(forecaster.recipe),
+        "precision": precision,
+        "compile": compile,
+        "device": forecaster.device.kind,
+    }

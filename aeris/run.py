@@ -1,0 +1,92 @@
+"""A run's directory read as data: its configuration, logbook and checkpoints.
+
+Needs no torch, so that any notebook, later or elsewhere, can attach to a run::
+
+    run.json             configuration, versions, statistics id, git revision
+    logbook.jsonl        one line a step
+    checkpoints/         step-00000700/ with manifest.json, written last
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from aeris.errors import CheckpointError, StoreError
+
+UNITS = {"seconds": "s", "samples_per_second": "s**-1", "tflops_per_rank": "TFLOP s**-1", "memory_gb": "GB"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run on disk.
+
+    Attributes:
+        path: Its directory.
+    """
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Attaches to a run that was started anywhere.
+
+        Raises:
+            StoreError: The directory holds no run.
+        """
+        path = Path(path)
+        if not (path / "run.json").is_file():
+            raise StoreError(f"{path} is not a run", "A run's directory holds run.json", "Name the directory given to aeris.train as out")
+        return cls(path)
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """What was asked for, and with which versions: the content of ``run.json``."""
+        return json.loads((self.path / "run.json").read_text())
+
+    @property
+    def logbook(self) -> xr.Dataset:
+        """The logbook as a dataset over ``step``: loss, gradient norm, learning rate, throughput, memory."""
+        lines = read_logbook(self.path / "logbook.jsonl")
+        names = [name for name in (lines[0] if lines else {}) if name != "step"]
+        columns = {name: ("step", np.array([line[name] for line in lines], dtype=float), {"units": UNITS.get(name, "1")}) for name in names}
+        return xr.Dataset(columns, coords={"step": [line["step"] for line in lines]})
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """Finished checkpoints, oldest first."""
+        return sorted(manifest.parent for manifest in (self.path / "checkpoints").glob("step-*/manifest.json"))
+
+    @property
+    def newest(self) -> Path:
+        """The newest finished checkpoint.
+
+        Raises:
+            CheckpointError: There is none yet.
+        """
+        if not self.checkpoints:
+            raise CheckpointError(
+                f"{self.path} has no finished checkpoint", "A forecast needs a checkpoint", "Let the run reach its first checkpoint"
+            )
+        return self.checkpoints[-1]
+
+    @property
+    def step(self) -> int:
+        """Step of the newest finished checkpoint, 0 where there is none."""
+        return int(self.checkpoints[-1].name.removeprefix("step-")) if self.checkpoints else 0
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, step {self.step} of {self.configuration['steps']})"
+
+
+def read_logbook(path: Path) -> list[dict[str, Any]]:
+    """Lines of a logbook; a last line that is still being written is left out."""
+    if not path.exists():
+        return []
+    text = path.read_text()
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]

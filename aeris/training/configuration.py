@@ -1,0 +1,155 @@
+"""What a run was asked to do: checked before it starts, written into its directory, and held to when it goes on."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from aeris.data.disk import write_whole
+from aeris.data.store import Store
+from aeris.errors import ConfigurationError
+from aeris.model.config import ModelConfig
+from aeris.model.presets import SamplingRecipe, TrainingRecipe
+from aeris.run import Run
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """All that decides the numbers of a run.
+
+    Attributes:
+        model: The network, with its channels named.
+        recipe: How it is trained.
+        sampling: How its checkpoints suggest to sample.
+        steps: Optimizer steps.
+        batch: Images a step.
+        micro_batch: Images a forward pass.
+        period: First and last time to train on, each inclusive; None where open.
+        precision: Dtype of the activations.
+        seed: Seed of weights, data order and noise.
+        statistics_id: Identity of the store's statistics.
+    """
+
+    model: ModelConfig
+    recipe: TrainingRecipe
+    sampling: SamplingRecipe
+    steps: int
+    batch: int
+    micro_batch: int
+    period: tuple[str | None, str | None]
+    precision: str
+    seed: int
+    statistics_id: str
+
+    @property
+    def period_slice(self) -> slice:
+        """The period as an inclusive slice."""
+        return slice(*self.period)
+
+
+def configure(
+    model: ModelConfig,
+    store: Store,
+    steps: int,
+    batch: int,
+    micro_batch: int | None,
+    period: slice | None,
+    precision: str,
+    seed: int,
+    recipe: TrainingRecipe,
+    sampling: SamplingRecipe,
+) -> Configuration:
+    """Checks what was asked for against the store.
+
+    Raises:
+        ConfigurationError: Sizes, precision or period that cannot work, or a model that does not fit the store.
+    """
+    micro_batch = batch if micro_batch is None else micro_batch
+    _check_sizes(steps, batch, micro_batch, precision)
+    if not model.channels:
+        model = replace(model, channels=store.channels, forcings=store.statistics.forcings)
+    _check_model(model, store)
+    period = period or slice(None)
+    if not len(store.pairs(period)):
+        raise ConfigurationError(
+            f"period={period} holds no two times {store.interval} apart",
+            f"The store runs from {store.times[0]} to {store.times[-1]}",
+            "Choose a period inside it",
+        )
+    ends = tuple(None if end is None else str(end) for end in (period.start, period.stop))
+    return Configuration(model, recipe, sampling, steps, batch, micro_batch, ends, precision, seed, store.statistics.id)  # type: ignore[arg-type]
+
+
+def _check_sizes(steps: int, batch: int, micro_batch: int, precision: str) -> None:
+    if min(steps, batch, micro_batch) < 1:
+        raise ConfigurationError(
+            f"steps={steps}, batch={batch}, micro_batch={micro_batch}", "All are at least 1", "Use for example 2000, 4, 4"
+        )
+    if batch % micro_batch:
+        fits = [size for size in range(1, batch + 1) if batch % size == 0]
+        raise ConfigurationError(f"micro_batch={micro_batch}", f"It divides the batch of {batch}", f"Use one of {fits}")
+    if precision not in ("bfloat16", "float32", "float64"):
+        raise ConfigurationError(f"precision={precision!r}", "It is 'bfloat16', 'float32' or 'float64'", "Use 'bfloat16'")
+
+
+def _check_model(model: ModelConfig, store: Store) -> None:
+    if model.grid != store.grid.shape:
+        raise ConfigurationError(
+            f"The model has grid={model.grid}, the store {store.grid.shape}",
+            "A model is trained on its own grid",
+            f"Use grid={store.grid.shape}, or prepare the store from aeris.coarsen(ds, {model.grid})",
+        )
+    for what, asked, stored in (("channels", model.channels, store.channels), ("forcings", model.forcings, store.statistics.forcings)):
+        if tuple(asked) != tuple(stored):
+            lacks, extra = [n for n in asked if n not in stored], [n for n in stored if n not in asked]
+            raise ConfigurationError(
+                f"The store lacks the model's {what} {lacks} and has {extra} beside them"
+                if lacks or extra
+                else f"The {what} are in another order",
+                f"Model and store hold the same {what} in the same order",
+                f"Leave the model's {what} empty to take the store's, or prepare a store that holds them",
+            )
+    store.check_window(model.window)
+
+
+def start_run(path: Path, configuration: Configuration, store: Store) -> Run:
+    """Makes the directory of a run, or finds the one that it goes on with.
+
+    Raises:
+        ConfigurationError: A run with another configuration is there.
+    """
+    asked = json.loads(json.dumps(asdict(configuration)))
+    if (path / "run.json").exists():
+        run = Run.open(path)
+        _check_same(path, asked, run.configuration)
+        return run
+    content = {**asked, "store": str(store.path), "versions": _versions(), "revision": _revision()}
+    write_whole(path / "run.json", [json.dumps(content, indent=1).encode()])
+    return Run.open(path)
+
+
+def _check_same(path: Path, asked: dict[str, Any], found: dict[str, Any]) -> None:
+    differing = [name for name in asked if asked[name] != found.get(name)]
+    if differing:
+        name = differing[0]
+        raise ConfigurationError(
+            f"{path} holds a run with {name}={found.get(name)}, not {asked[name]}",
+            "A run goes on only with the arguments that it began with",
+            "Use the same arguments, or another directory",
+        )
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: metadata.version(name) for name in ("aeris", "torch", "numpy", "zarr", "xarray")}
+    return {"python": platform.python_version(), **packages}
+
+
+def _revision() -> str | None:
+    """Git revision of the package's own source, where it is a checkout."""
+    asked = subprocess.run(["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return asked.stdout.strip() or None
