@@ -1,0 +1,230 @@
+"""Latitude/longitude grids: their rows, cell areas, the pole row, and conservative coarsening.
+
+Rows run from north to south and columns from 0° eastward, in degrees. A grid is named by its shape: an odd number of rows holds
+both poles (721 at 0.25°), an even number either the centres of equal latitude bands (``regular``) or, when the last pole row of
+an odd grid was dropped, the rows that are left (``pole_dropped``, the 720 rows on which AERIS works).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import xarray as xr
+
+from aeris.data.variables import WIND_PAIRS
+from aeris.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A latitude/longitude grid.
+
+    Attributes:
+        latitude: Row centres in degrees north, strictly falling, shape ``(rows,)``.
+        longitude: Column centres in degrees east, equally spaced over the whole circle, shape ``(columns,)``.
+    """
+
+    latitude: np.ndarray
+    longitude: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name in ("latitude", "longitude"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64))
+        _check_rows(self.latitude)
+        _check_columns(self.longitude)
+
+    @classmethod
+    def regular(cls, rows: int, columns: int) -> Grid:
+        """The global grid of this shape: with both poles when `rows` is odd, else centres of equal latitude bands."""
+        latitude = np.linspace(90.0, -90.0, rows) if rows % 2 else 90.0 - (np.arange(rows) + 0.5) * 180.0 / rows
+        return cls(latitude, np.arange(columns) * 360.0 / columns)
+
+    @classmethod
+    def of(cls, ds: xr.Dataset | xr.DataArray) -> Grid:
+        """The grid on which a canonical dataset stands.
+
+        Raises:
+            DataError: It has no such coordinates, or they are no grid around the globe.
+        """
+        missing = [name for name in ("latitude", "longitude") if name not in ds.coords]
+        if missing:
+            raise DataError(
+                f"No coordinate {' and '.join(missing)} among {', '.join(map(str, ds.coords)) or 'none'}",
+                "A canonical dataset has latitude and longitude",
+                "Open the data with aeris.open_era5",
+            )
+        return cls(ds.latitude.values, ds.longitude.values)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return len(self.latitude), len(self.longitude)
+
+    @property
+    def pole_dropped(self) -> bool:
+        """Whether this is an equally spaced grid with the north pole whose south pole row was dropped."""
+        step = 180.0 / len(self.latitude)
+        return bool(np.allclose(self.latitude, 90.0 - np.arange(len(self.latitude)) * step, atol=1e-4))
+
+    @cached_property
+    def area(self) -> np.ndarray:
+        """Area of a cell of each row over the mean cell area, shape ``(rows,)``, mean one."""
+        edges = np.sin(np.deg2rad(row_edges(self.latitude)))
+        height = edges[:-1] - edges[1:]
+        return height / height.mean()
+
+    @cached_property
+    def loss_weight(self) -> np.ndarray:
+        """Weight of each row in the training loss, (cos φ + 0.01) over its mean as in AERIS, shape ``(rows,)``."""
+        weight = np.cos(np.deg2rad(self.latitude)) + 0.01
+        return weight / weight.mean()
+
+    def check_global(self) -> None:
+        """Refuses a band that leaves out more than a row's height at a pole.
+
+        Raises:
+            DataError: The first or the last row stands too far from its pole.
+        """
+        step = np.abs(np.diff(self.latitude)).max()
+        if max(90.0 - self.latitude[0], 90.0 + self.latitude[-1]) > 1.01 * step:
+            raise DataError(
+                f"Latitudes from {self.latitude[0]:.4g} to {self.latitude[-1]:.4g}, {step:.4g} apart",
+                "A global grid reaches from pole to pole",
+                "Use a global field; regional data can be opened but not trained on",
+            )
+
+    def same_as(self, other: Grid) -> bool:
+        """Whether both grids hold the same points to 1e-4 degrees."""
+        return self.shape == other.shape and all(
+            np.allclose(getattr(self, name), getattr(other, name), atol=1e-4) for name in ("latitude", "longitude")
+        )
+
+    def __str__(self) -> str:
+        rows, columns = self.shape
+        return f"{rows}×{columns} from {self.latitude[0]:.4g}° to {self.latitude[-1]:.4g}° north and from {self.longitude[0]:.4g}° east"
+
+
+def _check_rows(latitude: np.ndarray) -> None:
+    if latitude.ndim != 1 or len(latitude) < 2 or not np.all(np.diff(latitude) < 0) or np.abs(latitude).max() > 90.0001:
+        raise DataError(
+            f"Latitudes {np.array2string(latitude, threshold=6, edgeitems=2)}",
+            "A grid needs at least two rows from north to south between 90 and -90 degrees",
+            "Sort the rows, for example with ds.sortby('latitude', ascending=False), or open the data with aeris.open_era5",
+        )
+
+
+def _check_columns(longitude: np.ndarray) -> None:
+    count = len(longitude)
+    if longitude.ndim != 1 or count < 2 or not np.allclose(np.diff(longitude), 360.0 / count, atol=1e-3):
+        raise DataError(
+            f"Longitudes {np.array2string(longitude, threshold=6, edgeitems=2)}",
+            "A global grid needs equally spaced columns over the whole circle, rising eastward",
+            "Use a global field with longitudes such as 0, 0.25 ... 359.75; regional data can be opened but not trained on",
+        )
+
+
+def row_edges(latitude: np.ndarray) -> np.ndarray:
+    """Edges of the rows in degrees: halfway between centres, and the poles at both ends, shape ``(rows + 1,)``."""
+    return np.concatenate([[90.0], (latitude[:-1] + latitude[1:]) / 2, [-90.0]])
+
+
+def coarsen(ds: xr.Dataset, shape: tuple[int, int]) -> xr.Dataset:
+    """Averages a global dataset conservatively onto the regular grid of `shape`.
+
+    Every target cell gets the area-weighted mean of the source cells that it covers. Missing values are left out of the
+    mean; a cell whose covered area is missing by more than half stays missing.
+
+    Args:
+        ds: Canonical dataset with dimensions ``latitude`` and ``longitude`` (any others are kept).
+        shape: Rows and columns of the target, not more than those of the source.
+
+    Returns:
+        The dataset on ``Grid.regular(*shape)``, lazy where the input is.
+
+    Raises:
+        DataError: The target is finer than the source.
+    """
+    source, target = Grid.of(ds), Grid.regular(*shape)
+    if shape[0] > source.shape[0] or shape[1] > source.shape[1]:
+        raise DataError(
+            f"Cannot coarsen a {source.shape[0]}×{source.shape[1]} grid to {shape[0]}×{shape[1]}",
+            "The target may have no more rows and columns than the source",
+            f"Choose a shape up to {source.shape}",
+        )
+    rows = _overlap(-np.sin(np.deg2rad(row_edges(source.latitude))), -np.sin(np.deg2rad(row_edges(target.latitude))))
+    columns = _periodic_overlap(source.longitude, target.longitude)
+    return ds.map(_average, rows=rows, columns=columns, target=target, keep_attrs=True)
+
+
+def _overlap(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Length that each target interval shares with each source interval, from their rising edges: ``(target, source)``."""
+    low = np.maximum(target[:-1, None], source[None, :-1])
+    high = np.minimum(target[1:, None], source[None, 1:])
+    return np.clip(high - low, 0.0, None)
+
+
+def _periodic_overlap(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """`_overlap` of two sets of equal cells around the circle."""
+    edges = [np.append(centre, centre[0] + 360.0) - 180.0 / len(centre) for centre in (source, target)]
+    return np.sum([_overlap(edges[0] + turn, edges[1]) for turn in (-360.0, 0.0, 360.0)], axis=0)
+
+
+def _average(field: xr.DataArray, rows: np.ndarray, columns: np.ndarray, target: Grid) -> xr.DataArray:
+    """Area-weighted mean of one field, skipping missing values."""
+    if not {"latitude", "longitude"} <= set(field.dims):
+        return field
+    weights = (
+        xr.DataArray(rows, dims=("row", "latitude")),
+        xr.DataArray(columns, dims=("column", "longitude")),
+    )
+    field = field.drop_vars(["latitude", "longitude"])
+    # `optimize` contracts one dimension after the other; both at once takes a hundred times as long at 721×1440
+    covered = xr.dot(field.notnull().astype("float64"), *weights, dim=("latitude", "longitude"), optimize=True)
+    total = xr.dot(field.fillna(0.0).astype("float64"), *weights, dim=("latitude", "longitude"), optimize=True)
+    whole = xr.DataArray(rows.sum(1), dims="row") * xr.DataArray(columns.sum(1), dims="column")
+    mean = (total / covered.where(covered >= 0.5 * whole)).astype(field.dtype)
+    mean = mean.rename(row="latitude", column="longitude").transpose(*field.dims)
+    return mean.assign_coords(latitude=target.latitude, longitude=target.longitude)
+
+
+def drop_pole_row(ds: xr.Dataset) -> xr.Dataset:
+    """Drops the south pole row of a grid with both poles (721 rows become 720), so that windows divide the rows."""
+    latitude = Grid.of(ds).latitude
+    return ds.isel(latitude=slice(None, -1)) if len(latitude) % 2 and np.isclose(latitude[-1], -90.0, atol=1e-4) else ds
+
+
+def restore_pole_row(ds: xr.Dataset) -> xr.Dataset:
+    """Puts the dropped south pole row back.
+
+    A scalar takes the zonal mean of its neighbour row. At the pole a smooth horizontal wind is one vector, whose eastward and
+    northward components turn with longitude: each takes the zonal wavenumber 1 of the neighbour row.
+
+    Args:
+        ds: Dataset on a grid that is `Grid.pole_dropped`.
+
+    Returns:
+        The dataset with one more row at -90°.
+
+    Raises:
+        DataError: No pole row was dropped from this grid.
+    """
+    grid = Grid.of(ds)
+    if not grid.pole_dropped:
+        raise DataError(f"The grid {grid}", "The south pole row is put back where it was dropped", "Leave this dataset as it is")
+    components = {name for pair in WIND_PAIRS for name in pair}
+    last = ds.isel(latitude=[-1]).assign_coords(latitude=[-90.0])
+    winds = [name for name in ds.data_vars if name in components]
+    spatial = [name for name in ds.data_vars if "longitude" in ds[name].dims]
+    row = last.assign({name: last[name].mean("longitude").broadcast_like(last[name]) for name in spatial if name not in winds})
+    row = row.assign({name: _wavenumber_one(last[name]) for name in winds})
+    return xr.concat([ds, row.transpose(*ds.dims)], dim="latitude", data_vars="minimal")
+
+
+def _wavenumber_one(field: xr.DataArray) -> xr.DataArray:
+    """The part of a field that has one wave around the circle."""
+    angle = np.deg2rad(field.longitude)
+    cosine, sine = np.cos(angle), np.sin(angle)
+    wave = 2 * (field * cosine).mean("longitude") * cosine + 2 * (field * sine).mean("longitude") * sine
+    return wave.transpose(*field.dims).astype(field.dtype)
