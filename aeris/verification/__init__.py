@@ -1,0 +1,1 @@
+"""Scores of ensemble forecasts, on xarray and without torch."""

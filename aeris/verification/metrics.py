@@ -1,0 +1,143 @@
+"""Scores, and the statistics that they are made of.
+
+A statistic is a field of one case: a squared error, a variance, a CRPS. A metric names its statistics and turns their *means*
+over the globe and over initial times into a score. So a root is taken after the mean, never before, and statistics can be
+averaged in any order, piece by piece. (The split is that of WeatherBench-X.)
+
+Symbols: members x_m, m = 1..M; ensemble mean x̄; truth y; climatological mean c; E the mean over cells, by area, and initial times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from scores.probability import crps_for_ensemble
+
+from aeris.verification.pairing import Case
+
+
+def error(case: Case) -> xr.Variable:
+    """x̄ − y."""
+    return case.mean - case.truth
+
+
+def absolute_error(case: Case) -> xr.Variable:
+    """|x̄ − y|."""
+    return abs(case.mean - case.truth)
+
+
+def squared_error(case: Case) -> xr.Variable:
+    """(x̄ − y)²."""
+    return (case.mean - case.truth) ** 2
+
+
+def member_squared_error(case: Case) -> xr.Variable:
+    """(x_m − y)², averaged over the members."""
+    return ((case.members - case.truth) ** 2).mean("number")
+
+
+def variance(case: Case) -> xr.Variable:
+    """Unbiased variance of the members; NaN for one member."""
+    return case.variance
+
+
+def expected_squared_error(case: Case) -> xr.Variable:
+    """(M + 1)/M times the variance.
+
+    This is what (x̄ − y)² is on average if members and truth are drawn from one distribution: the mean of M members is off by
+    itself by variance / M (Fortin et al. 2014, https://doi.org/10.1175/JHM-D-14-0008.1).
+    """
+    return (1.0 + 1.0 / case.count.where(case.count > 0)) * case.variance
+
+
+def fair_crps(case: Case) -> xr.Variable:
+    """Continuous ranked probability score, free of the bias of a small ensemble (Ferro 2014, https://doi.org/10.1002/qj.2270).
+
+    E|x_m − y| − Σ_mn |x_m − x_n| / (2 M (M − 1)); for one member the absolute error.
+    """
+    if not (case.count > 1).any():
+        return absolute_error(case)
+    members, truth = xr.DataArray(case.members), xr.DataArray(case.truth)
+    crps = crps_for_ensemble(members, truth, "number", method="fair", preserve_dims=truth.dims).variable
+    return crps if (case.count > 1).all() else crps.where(case.count > 1, absolute_error(case))
+
+
+def anomaly_product(case: Case) -> xr.Variable:
+    """(x̄ − c)(y − c)."""
+    return (case.mean - case.climatology) * (case.truth - case.climatology)
+
+
+def squared_forecast_anomaly(case: Case) -> xr.Variable:
+    """(x̄ − c)²."""
+    return (case.mean - case.climatology) ** 2
+
+
+def squared_true_anomaly(case: Case) -> xr.Variable:
+    """(y − c)²."""
+    return (case.truth - case.climatology) ** 2
+
+
+STATISTICS: dict[str, Callable[[Case], xr.Variable]] = {
+    statistic.__name__: statistic
+    for statistic in (
+        error,
+        absolute_error,
+        squared_error,
+        member_squared_error,
+        variance,
+        expected_squared_error,
+        fair_crps,
+        anomaly_product,
+        squared_forecast_anomaly,
+        squared_true_anomaly,
+    )
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score, as a function of mean statistics.
+
+    Attributes:
+        long_name: What it is called in a plot.
+        statistics: Names of the statistics whose means it takes, in order.
+        of_means: The score from those means.
+        in_units: Whether it has the unit of the variable; else it has none.
+        needs_climatology: Whether its statistics need a climatology.
+    """
+
+    long_name: str
+    statistics: tuple[str, ...]
+    of_means: Callable[..., xr.DataArray]
+    in_units: bool = True
+    needs_climatology: bool = False
+
+
+def _itself(mean: xr.DataArray) -> xr.DataArray:
+    return mean
+
+
+METRICS: dict[str, Metric] = {
+    "rmse": Metric("root mean square error of the ensemble mean", ("squared_error",), np.sqrt),
+    "rmse_member": Metric("root mean square error of a member", ("member_squared_error",), np.sqrt),
+    "mae": Metric("mean absolute error of the ensemble mean", ("absolute_error",), _itself),
+    "bias": Metric("bias of the ensemble mean", ("error",), _itself),
+    "acc": Metric(
+        "anomaly correlation of the ensemble mean",
+        ("anomaly_product", "squared_forecast_anomaly", "squared_true_anomaly"),
+        lambda product, forecast, true: product / np.sqrt(forecast * true),
+        in_units=False,
+        needs_climatology=True,
+    ),
+    "crps": Metric("fair continuous ranked probability score", ("fair_crps",), _itself),
+    "spread": Metric("ensemble spread", ("variance",), np.sqrt),
+    "spread_skill": Metric(
+        "spread over error, corrected for the ensemble size",
+        ("expected_squared_error", "squared_error"),
+        lambda expected, squared: np.sqrt(expected / squared),
+        in_units=False,
+    ),
+}

@@ -1,0 +1,325 @@
+"""A forecast archive beside the truth: what can be compared, and in pieces that fit into memory.
+
+An *archive* is a Dataset with dimensions ``time`` (initial time), ``number`` (member), ``prediction_timedelta``, ``level`` where a
+variable has it, ``latitude`` and ``longitude``. The *truth* is a canonical dataset; a forecast is held against it at initial time
+plus lead. An archive may be far larger than memory: everything here is lazy until a `Case` is read, and a case is one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from aeris.data.grid import Grid
+from aeris.data.variables import VARIABLES
+from aeris.errors import DataError, StoreError
+
+LEAD = "prediction_timedelta"
+CELLS = ("latitude", "longitude")
+PIECE_VALUES = 2**26
+"""Most values of one system that are read at once: 0.5 GiB in float64, one level of 50 members at 0.25°."""
+
+Piece = dict[str, slice]
+"""Positions along ``prediction_timedelta`` and ``level`` that are read at once."""
+
+NO_CLIMATOLOGY = xr.Variable((), np.nan)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An ensemble beside what happened, for some leads and levels of one initial time and variable.
+
+    The fields are xarray Variables: they have named dimensions but no coordinates that arithmetic would have to compare.
+
+    Attributes:
+        members: Float64 ``(number, prediction_timedelta, [level,] latitude, longitude)``; a missing member is NaN throughout.
+        truth: Float64, the same without ``number``; NaN cells are left out of every score.
+        climatology: The climatological mean at the valid times, shaped as `truth`; NaN where there is none.
+    """
+
+    members: xr.Variable
+    truth: xr.Variable
+    climatology: xr.Variable
+
+    @cached_property
+    def known(self) -> xr.Variable:
+        """Where the truth is known."""
+        return self.truth.notnull()
+
+    @cached_property
+    def count(self) -> xr.Variable:
+        """Members that are there, ``(prediction_timedelta, [level])``."""
+        return self.members.notnull().any(CELLS).sum("number")
+
+    @cached_property
+    def mean(self) -> xr.Variable:
+        """The ensemble mean, shaped as `truth`."""
+        return self.members.mean("number")
+
+    @cached_property
+    def variance(self) -> xr.Variable:
+        """The unbiased ensemble variance, shaped as `truth`; NaN for one member."""
+        squares = ((self.members - self.mean) ** 2).sum("number")
+        return squares / (self.count - 1.0).where(self.count > 1)
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """A forecast archive and the truth, checked against each other and cut to what both hold.
+
+    Attributes:
+        forecast: The archive with the common variables and levels, lazy.
+        truth: The truth with the common variables and levels, on the same grid, lazy.
+    """
+
+    forecast: xr.Dataset
+    truth: xr.Dataset
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The variables that are compared."""
+        return tuple(str(name) for name in self.forecast.data_vars)
+
+    @property
+    def times(self) -> np.ndarray:
+        """Initial times."""
+        return self.forecast.time.values
+
+    @property
+    def leads(self) -> np.ndarray:
+        """Leads, ``timedelta64``."""
+        return self.forecast[LEAD].values
+
+    @cached_property
+    def cell_area(self) -> xr.Variable:
+        """Area of a cell of each row over the mean cell area, ``(latitude,)``."""
+        return xr.Variable("latitude", Grid.of(self.forecast).area)
+
+    def members(self, time: np.datetime64) -> xr.Dataset:
+        """The forecast from one initial time, lazy."""
+        return self.forecast.sel(time=time, drop=True)
+
+    def truth_after(self, time: np.datetime64) -> xr.Dataset:
+        """What happened at each lead after `time`, lazy, with ``prediction_timedelta`` in place of ``time``."""
+        valid = self.truth.sel(time=time + self.leads)
+        return valid.rename(time=LEAD).assign_coords({LEAD: self.leads})
+
+    def cases(self, name: str) -> Iterator[tuple[Piece, Case]]:
+        """Reads the cases of one variable, initial time by initial time and piece by piece."""
+        alone = Pairing(self.forecast[[name]], self.truth[[name]])
+        for time in self.times:
+            members, truth = alone.members(time)[name], alone.truth_after(time)[name]
+            for piece in pieces(members):
+                yield piece, read_case(members.isel(piece), truth.isel(piece))
+
+    def room(self, name: str, leading: Mapping[str, Any], fill: float) -> xr.DataArray:
+        """Room for numbers of one variable: the leading dimensions, then ``prediction_timedelta`` and ``level`` where it has one."""
+        field = self.forecast[name]
+        coordinates = {**leading} | {dim: field[dim] for dim in (LEAD, "level") if dim in field.dims}
+        return xr.DataArray(fill, coordinates, list(coordinates), attrs=attributes_of(field))
+
+
+def pair(forecast: xr.Dataset | str | Path, truth: xr.Dataset) -> Pairing:
+    """Checks that a forecast can be held against the truth, before anything is read.
+
+    Args:
+        forecast: An archive, or the path of one.
+        truth: Canonical dataset with ``time``; may hold fewer variables and levels.
+
+    Returns:
+        Both, cut to the common variables and levels.
+
+    Raises:
+        DataError: Dimensions are missing, the grids differ, no variable or level is common, or the truth ends too early.
+        StoreError: There is no archive at that path.
+    """
+    archive = open_archive(forecast)
+    _need_dimensions("the truth", truth, ("time", *CELLS))
+    _same_grid("the truth", truth, archive)
+    names = _common_variables(archive, truth)
+    archive, truth = archive[names], truth[names]
+    if "level" in archive.dims:
+        levels = _common_levels(archive, truth)
+        archive, truth = archive.sel(level=levels), truth.sel(level=levels)
+    need_times("the truth", truth, (archive.time.values[:, None] + archive[LEAD].values).ravel())
+    return Pairing(archive, truth)
+
+
+def open_archive(source: xr.Dataset | str | Path) -> xr.Dataset:
+    """Opens a forecast archive lazily; a single forecast gets a member dimension of one.
+
+    Raises:
+        DataError: A dimension of an archive is missing, or the leads are not time differences.
+        StoreError: There is nothing at that path.
+    """
+    archive = source if isinstance(source, xr.Dataset) else _open_zarr(Path(source))
+    _need_dimensions("the forecast", archive, ("time", LEAD, *CELLS))
+    if archive[LEAD].dtype.kind != "m":
+        raise DataError(
+            f"The leads of the forecast have dtype {archive[LEAD].dtype}",
+            f"{LEAD} is a time difference",
+            f"Convert hours with fc.assign_coords({LEAD}=fc.{LEAD} * np.timedelta64(1, 'h'))",
+        )
+    return archive if "number" in archive.dims else archive.expand_dims(number=[0])
+
+
+def _open_zarr(path: Path) -> xr.Dataset:
+    if not path.exists():
+        raise StoreError(
+            f"There is no forecast at {path}", "A path must lead to a forecast archive (Zarr)", "Check the path, or run the forecast first"
+        )
+    return xr.open_zarr(path, chunks=None, consolidated=False, decode_timedelta=True)
+
+
+def need_times(owner: str, ds: xr.Dataset, times: np.ndarray) -> None:
+    """Raises a DataError that names the first of `times` that `ds` lacks, and how many there are."""
+    missing = pd.DatetimeIndex(np.unique(times)).difference(ds.get_index("time"))
+    if len(missing):
+        held = ds.get_index("time")
+        raise DataError(
+            f"{_begin(owner)} lacks {len(missing)} of the times that are needed, the first is {missing[0]:%Y-%m-%dT%H:%M}",
+            f"Every initial time plus lead must be there; it holds {held.min():%Y-%m-%dT%H:%M} to {held.max():%Y-%m-%dT%H:%M}",
+            "Give a longer truth, or cut the forecast with fc.sel(time=..., prediction_timedelta=...)",
+        )
+
+
+def _begin(owner: str) -> str:
+    """At the beginning of a sentence; str.capitalize would also change the rest of a name."""
+    return owner[0].upper() + owner[1:]
+
+
+def _need_dimensions(owner: str, ds: xr.Dataset, dims: tuple[str, ...]) -> None:
+    missing = [dim for dim in dims if dim not in ds.dims or dim not in ds.coords]
+    if missing:
+        raise DataError(
+            f"{_begin(owner)} has no coordinate {', '.join(missing)}; its dimensions are {', '.join(map(str, ds.dims))}",
+            f"{_begin(owner)} needs the dimensions {', '.join(dims)} with their coordinates",
+            "Keep a dimension of one with fc.sel(time=[...]) rather than fc.sel(time=...)",
+        )
+
+
+def _same_grid(owner: str, ds: xr.Dataset, archive: xr.Dataset) -> None:
+    theirs, ours = _grid_of(owner, ds), _grid_of("the forecast", archive)
+    if not theirs.same_as(ours):
+        raise DataError(
+            f"{_begin(owner)} stands on the grid {theirs}, the forecast on {ours}",
+            "Both must stand on the same grid",
+            f"Bring the finer one onto the other grid, for example with aeris.coarsen(ds, {min(theirs.shape, ours.shape)})",
+        )
+
+
+def _grid_of(owner: str, ds: xr.Dataset) -> Grid:
+    try:
+        return Grid.of(ds)
+    except DataError as refusal:
+        raise DataError(f"In {owner}: {refusal.found}", refusal.rule, refusal.remedy) from None
+
+
+def _common_variables(archive: xr.Dataset, truth: xr.Dataset) -> list[str]:
+    """Names of the predicted fields that both hold."""
+    names = [str(name) for name in archive.data_vars if name in truth and _is_predicted(archive[name])]
+    if not names:
+        raise DataError(
+            f"The forecast holds {', '.join(map(str, archive.data_vars))}; the truth holds {', '.join(map(str, truth.data_vars))}",
+            "At least one predicted variable must be in both",
+            "Name the variables as WeatherBench 2 does; aeris.open_era5 does it",
+        )
+    for name in names:
+        if ("level" in archive[name].dims) != ("level" in truth[name].dims):
+            raise DataError(
+                f"{name} has the dimensions {truth[name].dims} in the truth and {archive[name].dims} in the forecast",
+                "A variable has a level dimension in both or in none",
+                "Keep a dimension of one level with ds.sel(level=[500]) rather than ds.sel(level=500)",
+            )
+    return names
+
+
+def _is_predicted(field: xr.DataArray) -> bool:
+    known = VARIABLES.get(str(field.name))
+    return {"time", LEAD, *CELLS} <= set(field.dims) and (known is None or known.kind == "state")
+
+
+def _common_levels(archive: xr.Dataset, truth: xr.Dataset) -> list[int]:
+    levels = [level for level in archive.level.values.tolist() if level in truth.level.values]
+    if not levels:
+        raise DataError(
+            f"The forecast has the levels {archive.level.values.tolist()}, the truth {truth.level.values.tolist()} hPa",
+            "At least one level must be in both",
+            "Levels are pressures in hPa; give a truth with one of the forecast's levels",
+        )
+    return levels
+
+
+def need_cover(owner: str, ds: xr.Dataset, pairing: Pairing, dims: tuple[str, ...] = ("time", LEAD)) -> xr.Dataset:
+    """Checks that another system covers what is compared, and cuts it to that.
+
+    Args:
+        owner: What to call it in an error.
+        ds: Its fields.
+        pairing: What is compared.
+        dims: Dimensions, besides ``level``, along which it must hold every coordinate of the forecast.
+
+    Returns:
+        The compared variables, levels and coordinates.
+
+    Raises:
+        DataError: Its grid is another, or a variable or coordinate is missing; the error names it.
+    """
+    _same_grid(owner, ds, pairing.forecast)
+    absent = [name for name in pairing.variables if name not in ds]
+    levels = ("level",) if "level" in pairing.forecast.dims else ()
+    wanted = {dim: pairing.forecast.get_index(dim) for dim in (*dims, *levels)}
+    lacking = {dim: index.difference(ds.get_index(dim)) for dim, index in wanted.items() if dim in ds.dims}
+    absent += [f"{dim} {values[0]}" for dim, values in lacking.items() if len(values)]
+    absent += [dim for dim in wanted if dim not in ds.dims]
+    if absent:
+        raise DataError(
+            f"{_begin(owner)} lacks {', '.join(absent)}",
+            "A system that is scored beside the forecast must cover all that the forecast is scored on",
+            "Cut the forecast or the truth to what all of them hold, or leave this system out",
+        )
+    return ds[list(pairing.variables)].sel(wanted)
+
+
+def attributes_of(field: xr.DataArray) -> dict[str, str]:
+    """Unit and name of a variable: from the registry, or from itself where the registry does not know it."""
+    known = VARIABLES.get(str(field.name))
+    own = {"units": field.attrs.get("units", ""), "long_name": field.attrs.get("long_name", str(field.name))}
+    return {"units": known.units, "long_name": known.long_name} if known else own
+
+
+def pieces(field: xr.DataArray, most: int | None = None) -> Iterator[Piece]:
+    """Indexers that cut a field along the lead, and where that is not enough along the level, into pieces of at most `most` values."""
+    most = most or PIECE_VALUES
+    leads, levels = field.sizes[LEAD], field.sizes.get("level", 1)
+    per_level = field.size // (leads * levels)
+    level_step = max(1, min(levels, most // max(1, per_level)))
+    lead_step = max(1, most // max(1, per_level * levels))
+    for lead in range(0, leads, lead_step):
+        for level in range(0, levels, level_step):
+            yield {LEAD: slice(lead, lead + lead_step)} | ({"level": slice(level, level + level_step)} if "level" in field.dims else {})
+
+
+def read_case(members: xr.DataArray, truth: xr.DataArray | xr.Variable, climatology: xr.DataArray | xr.Variable = NO_CLIMATOLOGY) -> Case:
+    """Reads one case into memory.
+
+    A member that lacks a cell where the truth is known is missing as a whole; where no member is there, the truth is left out too.
+    """
+    ensemble, happened, normal = _read(members), _read(truth), _read(climatology)
+    whole = (ensemble.notnull() | happened.isnull()).all(CELLS)
+    if not whole.all():
+        ensemble, happened = ensemble.where(whole), happened.where(whole.any("number"))
+    return Case(ensemble, happened, normal)
+
+
+def _read(field: xr.DataArray | xr.Variable) -> xr.Variable:
+    """Values in float64, with the dimensions in the order of an archive."""
+    field = field.transpose("number", LEAD, "level", *CELLS, missing_dims="ignore")
+    return xr.Variable(field.dims, field.values.astype("float64"))

@@ -1,0 +1,1 @@
+"""Pictures of forecasts and scores, without torch."""
