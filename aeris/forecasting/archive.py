@@ -21,6 +21,7 @@ import xarray as xr
 import zarr
 
 from aeris.data.grid import Grid, drop_pole_row, restore_pole_row
+from aeris.data.states import stack
 from aeris.data.variables import VARIABLES, parse_channel
 from aeris.errors import StoreError
 
@@ -127,7 +128,7 @@ class Archive:
             time=time, number=slice(numbers.start, numbers.stop), prediction_timedelta=lead
         )
         opened = drop_pole_row(opened) if self.grid.pole_dropped else opened
-        return channel_stack(opened, self.channels)
+        return stack(opened.drop_vars("time").rename(number="time"), self.channels)
 
     def _variables(self, states_MCHW: np.ndarray) -> dict[str, np.ndarray]:
         """Channels regrouped into variables, with the dropped pole row put back."""
@@ -139,16 +140,6 @@ class Archive:
         ds = xr.Dataset(fields, coords={"latitude": self.grid.latitude, "longitude": self.grid.longitude})
         ds = restore_pole_row(ds) if self.grid.pole_dropped else ds
         return {name: field.values for name, field in ds.data_vars.items()}  # type: ignore[misc]
-
-
-def channel_stack(ds: xr.Dataset, channels: Sequence[str]) -> np.ndarray:
-    """Channels of a canonical dataset stacked before latitude and longitude, float32 ``(..., C, H, W)``."""
-    fields = []
-    for name in channels:
-        channel = parse_channel(name)
-        field = ds[channel.variable.name]
-        fields.append(field if channel.level is None else field.sel(level=channel.level, drop=True))
-    return np.stack([np.asarray(field.values, dtype=np.float32) for field in fields], axis=-3)
 
 
 def _levels(channels: Sequence[str]) -> dict[str, list[int | None]]:

@@ -15,9 +15,9 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from aeris.data.grid import Grid, drop_pole_row
-from aeris.data.variables import SEA, SEA_ICE_POINT, parse_channel
+from aeris.data.states import channels_of, check_state, fill_land, stack
 from aeris.errors import ConfigurationError, DataError
-from aeris.forecasting.archive import Archive, channel_stack, open_forecast
+from aeris.forecasting.archive import Archive, open_forecast
 from aeris.forecasting.rollout import Forecaster, rollout
 from aeris.model.presets import SamplingRecipe
 from aeris.run import Run
@@ -146,7 +146,7 @@ def initial_states(initial: xr.Dataset | str | Path, checkpoint: Checkpoint, tim
         float32 ``(time, C, H, W)``; sea surface temperature over land is filled.
 
     Raises:
-        DataError: A channel or time is missing, the grid is another, or a value is missing.
+        DataError: A channel or time is missing, the grid is another, or a value is missing or not physical.
     """
     if not isinstance(initial, xr.Dataset):
         from aeris.data.sources import open_era5
@@ -162,8 +162,10 @@ def initial_states(initial: xr.Dataset | str | Path, checkpoint: Checkpoint, tim
             f"They run from {ds.time.values[0]} to {ds.time.values[-1]}",
             "Choose times among ds.time",
         )
-    states = channel_stack(ds.sel(time=times), channels)
-    return _without_gaps(states, channels, checkpoint.geography.sea_mask)
+    states = fill_land(stack(ds.sel(time=times), channels), channels, checkpoint.geography.sea_mask)
+    for state, time in zip(states, times, strict=True):
+        check_state(state, channels, None, time)
+    return states
 
 
 def _on_grid(ds: xr.Dataset, grid: Grid) -> xr.Dataset:
@@ -181,27 +183,12 @@ def _on_grid(ds: xr.Dataset, grid: Grid) -> xr.Dataset:
 
 
 def _check_channels(ds: xr.Dataset, channels: Sequence[str]) -> None:
+    held = channels_of(ds)
     for name in channels:
-        channel = parse_channel(name)
-        known = channel.variable.name in ds and (channel.level is None or channel.level in ds[channel.variable.name].level.values)
-        if not known:
+        if name not in held:
             raise DataError(
                 f"The initial states lack {name}", f"The checkpoint needs {len(channels)} channels: {', '.join(channels)}", "Add it"
             )
-
-
-def _without_gaps(states: np.ndarray, channels: Sequence[str], sea_mask: np.ndarray | None) -> np.ndarray:
-    """Fills sea surface temperature over land and refuses any other missing value."""
-    if sea_mask is not None and SEA in channels:
-        index = channels.index(SEA)
-        states[:, index] = np.where(sea_mask, states[:, index], np.float32(SEA_ICE_POINT))
-    wrong = ~np.isfinite(states).all(axis=(0, 2, 3))
-    if wrong.any():
-        name = channels[int(np.argmax(wrong))]
-        raise DataError(
-            f"{name} has missing values in the initial states", "Every value of a state is needed", "Fill them, or choose other times"
-        )
-    return states
 
 
 def _configuration(
