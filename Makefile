@@ -1,0 +1,55 @@
+# make demo       a trained model, its forecast and its report in demo/, on any machine
+# make test       lint, types and all tests but the longest, in an environment of their own
+# make test-fast  the tests that take no more than seconds each
+# make test-all   every test: all layouts, notebooks, batch systems
+#
+# PYTHON is the interpreter that makes the environment, VENV where it stands, OUT the folder of the demo, N the number of
+# test processes:  make test PYTHON=python3.13 VENV=/tmp/aeris N=8
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= demo
+N ?= 2
+
+bin := $(VENV)/bin
+install := $(bin)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+packages := pyproject.toml constraints.txt
+# Each test process computes on one thread; more would only take turns on the same cores.
+pytest := OMP_NUM_THREADS=1 $(bin)/python -m pytest -n $(N) --dist loadfile
+
+.DEFAULT_GOAL := help
+.PHONY: help demo lint test test-fast test-all
+
+help:
+	@sed -n 's/^# //p; /^$$/q' Makefile
+
+$(bin)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(bin)/python -m pip install -qq --disable-pip-version-check --upgrade pip
+
+$(VENV)/.views: $(packages) | $(bin)/python
+	@echo "Installing aeris with its views into $(VENV); the first time this takes minutes"
+	$(install) -e '.[views]'
+	@touch $@
+
+$(VENV)/.tests: $(packages) | $(bin)/python
+	@echo "Installing aeris and what its tests need into $(VENV); the first time this takes minutes"
+	$(install) -e '.[views,sources,extremes,test]'
+	@touch $@ $(VENV)/.views
+
+demo: $(VENV)/.views
+	$(bin)/aeris demo --out $(OUT)
+
+lint: $(VENV)/.tests
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+
+test: lint
+	$(pytest) -m "not full"
+
+test-fast: $(VENV)/.tests
+	$(pytest) -m "not slow and not full"
+
+test-all: lint
+	$(pytest)

@@ -1,0 +1,5 @@
+"""``python -m aeris``: the command line."""
+
+from aeris.cli import main
+
+raise SystemExit(main())

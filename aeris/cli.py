@@ -1,0 +1,277 @@
+"""The command line: the functions of the notebook, one to one, so that a batch job and a notebook say the same thing."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional
+
+import tyro
+from tyro.extras import SubcommandApp
+
+from aeris.errors import AerisError
+from aeris.model.config import ModelConfig
+from aeris.model.presets import SamplingRecipe, TrainingRecipe
+
+Preset = Literal["tiny", "small", "aeris_1_3b", "aeris_1_3b_6h", "aeris_13b", "aeris_26b", "aeris_40b", "aeris_80b"]
+Recipe = Literal["default", "24h", "6h"]
+Precision = Literal["bfloat16", "float32", "float64"]
+
+
+def _changes_of(config: type) -> type:
+    """A dataclass like `config` in which every field may be left out."""
+    fields = [(field.name, Optional[field.type], None) for field in dataclasses.fields(config)]  # noqa: UP045
+    made = dataclasses.make_dataclass(f"{config.__name__}Changes", fields, frozen=True)
+    made.__doc__, made.__module__ = config.__doc__, config.__module__
+    return made
+
+
+ModelChanges = _changes_of(ModelConfig)
+TrainingChanges = _changes_of(TrainingRecipe)
+SamplingChanges = _changes_of(SamplingRecipe)
+
+
+def _given(changes: Any) -> dict[str, Any]:
+    """The fields that were given."""
+    return {field.name: value for field in dataclasses.fields(changes) if (value := getattr(changes, field.name)) is not None}
+
+
+def demo(out: Path = Path("demo"), steps: int = 700, seed: int = 0, lead: str = "24h") -> None:
+    """The whole line on the simulated planet, with a page to look at: simulate, prepare, train, forecast, verify.
+
+    Args:
+        out: Directory of everything it leaves; called again, it goes on where it was.
+        steps: Optimizer steps of the training.
+        seed: Seed of training and sampling.
+        lead: Length of the forecasts that are scored, for example 24h or 72h.
+    """
+    from aeris.demo import demo as run_demo
+
+    done = run_demo(out, steps, seed, lead)
+    for score in ("crps_over_optimum", "rmse_over_optimum"):
+        means = ", ".join(f"{value['mean']:.3f} at {at}" for at, value in done.scores[score].items())
+        print(f"{score.replace('_', ' ')}: {means}")
+    print(f"look at {done.report}")
+
+
+def simulate(out: Path, years: float = 1.0, grid: tuple[int, int] = (32, 64), seed: int = 0, start: str = "2001-01-01") -> None:
+    """Simulates weather on an invented planet, whose exact forecast is known, and writes it as Zarr.
+
+    Args:
+        out: The Zarr store to write.
+        years: Length of the simulation.
+        grid: Rows and columns.
+        seed: Seed of the planet and of its weather.
+        start: First time.
+    """
+    import aeris
+
+    _refuse_existing(out)
+    partial = out.with_name(f".{out.name}.partial")
+    aeris.simulate_planet(years=years, start=start, grid=grid, seed=seed).to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
+    partial.rename(out)
+    print(f"wrote {out}")
+
+
+def prepare(
+    source: Annotated[str, tyro.conf.Positional],
+    out: Path,
+    interval: str = "6h",
+    chunk: int | None = None,
+    gaps: Literal["refuse", "skip"] = "refuse",
+) -> None:
+    """Turns a dataset into a training store with its statistics; resumable.
+
+    Args:
+        source: Anything aeris opens: Zarr, NetCDF or GRIB, a path or a URL.
+        out: The training store.
+        interval: Step of the model that will be trained.
+        chunk: Rows and columns of a chunk; left out, the largest divisor of both axes up to 30.
+        gaps: What to do where times are further apart than the interval.
+    """
+    import aeris
+
+    print(aeris.prepare(source, out, interval=interval, chunk=chunk, gaps=gaps))
+
+
+def check(store: Annotated[Path, tyro.conf.Positional]) -> None:
+    """Reads a whole training store and says what is in it.
+
+    Args:
+        store: The training store.
+    """
+    import aeris
+
+    print(aeris.Store.open(store).check())
+
+
+def train(
+    data: Path,
+    out: Path,
+    preset: Preset = "tiny",
+    steps: int = 2000,
+    batch: int = 4,
+    micro_batch: int | None = None,
+    period: tuple[str, str] | None = None,
+    precision: Precision = "bfloat16",
+    seed: int = 0,
+    checkpoint_every: int = 500,
+    recipe: Recipe = "default",
+    model: ModelChanges = ModelChanges(),  # type: ignore[valid-type]  # noqa: B008
+    training: TrainingChanges = TrainingChanges(),  # type: ignore[valid-type]  # noqa: B008
+    sampling: SamplingChanges = SamplingChanges(),  # type: ignore[valid-type]  # noqa: B008
+) -> None:
+    """Trains a model, or goes on with a run that was interrupted.
+
+    Args:
+        data: Training store.
+        out: Directory of the run.
+        preset: The model to start from.
+        steps: Optimizer steps.
+        batch: Images a step, over all ranks.
+        micro_batch: Images a forward pass; left out, the whole batch.
+        period: First and last time to train on, both inclusive.
+        precision: Dtype of the activations.
+        seed: Seed of weights, data order and noise.
+        checkpoint_every: Steps between checkpoints.
+        recipe: Recipe to start from: the default suits small models, 24h and 6h are the paper's.
+        model: Changes to the preset.
+        training: Changes to the recipe's training.
+        sampling: Changes to the recipe's sampling.
+    """
+    import aeris
+    from aeris.model import presets
+
+    recipes = {
+        "default": (TrainingRecipe, SamplingRecipe),
+        "24h": (presets.training_24h, presets.sampling_24h),
+        "6h": (presets.training_6h, presets.sampling_6h),
+    }
+    base_training, base_sampling = (make() for make in recipes[recipe])
+    run = aeris.train(
+        getattr(presets, preset)(**_given(model)),
+        data,
+        out,
+        steps=steps,
+        batch=batch,
+        micro_batch=micro_batch,
+        period=None if period is None else slice(*period),
+        precision=precision,
+        seed=seed,
+        checkpoint_every=checkpoint_every,
+        recipe=dataclasses.replace(base_training, **_given(training)),
+        sampling=dataclasses.replace(base_sampling, **_given(sampling)),
+    )
+    print(run)
+
+
+def forecast(
+    checkpoint: Path,
+    initial: str,
+    times: tuple[str, ...],
+    members: int = 16,
+    lead: str = "10d",
+    out: Path = Path("forecast.zarr"),
+    seed: int = 0,
+    batch: int = 8,
+    precision: Precision = "bfloat16",
+    compile: bool = False,
+    sampling: SamplingChanges = SamplingChanges(),  # type: ignore[valid-type]  # noqa: B008
+) -> None:
+    """Draws an ensemble from each initial time into an archive, or goes on with one that was interrupted.
+
+    Args:
+        checkpoint: A run, of which the newest checkpoint is taken, or a checkpoint.
+        initial: Dataset that holds the initial times: a path or a URL.
+        times: Initial times.
+        members: Members from each initial time.
+        lead: Length of the forecast.
+        out: The archive.
+        seed: Seed of the forecast.
+        batch: Members computed together.
+        precision: Dtype of the activations.
+        compile: Compile the network, worth it for long forecasts.
+        sampling: Changes to the sampler that the checkpoint suggests.
+    """
+    import aeris
+    from aeris.training.checkpoint import Checkpoint
+
+    recipe = dataclasses.replace(Checkpoint.open(checkpoint).sampling, **_given(sampling))
+    aeris.forecast(checkpoint, initial, times, members, lead, out, seed, batch=batch, sampling=recipe, precision=precision, compile=compile)
+    print(f"wrote {out}")
+
+
+def verify(forecast: Path, truth: str, out: Path, baselines: tuple[str, ...] = ("persistence",), climatology: str | None = None) -> None:
+    """Scores a forecast archive against the truth and writes the scores as Zarr.
+
+    Args:
+        forecast: The archive, of aeris or any in WeatherBench 2's shape.
+        truth: Dataset that holds the valid times: a path or a URL.
+        out: Zarr store of the scores.
+        baselines: Of persistence, climatology and, on the simulated planet, optimum.
+        climatology: Dataset of past states from which a climatology is made.
+    """
+    import aeris
+    from aeris.verification.climatology import ensemble_climatology
+
+    _refuse_existing(out)
+    past = None if climatology is None else ensemble_climatology(aeris.open_era5(climatology))
+    scores = aeris.verify(forecast, aeris.open_era5(truth), past, baselines)
+    partial = out.with_name(f".{out.name}.partial")
+    scores.to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
+    partial.rename(out)
+    print(f"wrote {out}")
+
+
+def doctor() -> None:
+    """Says which device and collectives were chosen on this machine, and why."""
+    from aeris import device
+
+    print(device.explain())
+
+
+def _refuse_existing(out: Path) -> None:
+    from aeris.errors import StoreError
+
+    if out.exists():
+        raise StoreError(f"{out} exists", "Nothing that is there is replaced", "Choose another name for --out, or remove it")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo,
+    "data simulate": simulate,
+    "data prepare": prepare,
+    "data check": check,
+    "train": train,
+    "forecast": forecast,
+    "verify": verify,
+    "doctor": doctor,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: Words of the command line; None takes the process's own.
+
+    Returns:
+        0, or 2 where an `AerisError` was raised, whose message is then the last line printed.
+    """
+    app, data = SubcommandApp(), SubcommandApp()
+    for name, command in COMMANDS.items():
+        group, _, last = name.rpartition(" ")
+        (data if group else app).command(name=last)(command)
+    app.command(data, name="data", help="Simulates a planet, prepares training stores and checks them.")
+    try:
+        app.cli(prog="aeris", description="Interactive, probabilistic global weather forecasting.", args=arguments)
+    except AerisError as error:
+        print(f"aeris: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,83 @@
+"""The command line says what the notebook says, and one plain message where something is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import xarray as xr
+from safetensors.torch import load_file
+
+import aeris
+from aeris.cli import COMMANDS, main
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        main([*command.split(), "--help"])
+    assert leaving.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: aeris {command}".rstrip())
+
+
+def test_a_refusal_is_one_message_and_exit_code_2(tmp_path):
+    words = [sys.executable, "-m", "aeris", "train", "--data", str(tmp_path / "none.zarr"), "--out", str(tmp_path / "run")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "none.zarr" in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_model_that_cannot_work_is_refused_in_one_message(small_store, tmp_path, capsys):
+    words = [
+        "train",
+        "--data",
+        str(small_store.path),
+        "--out",
+        str(tmp_path / "run"),
+        "--model.grid",
+        "16",
+        "32",
+        "--model.window",
+        "4",
+        "5",
+    ]
+    assert main(words) == 2
+    assert "window=(4, 5)" in capsys.readouterr().err
+
+
+def test_nothing_that_is_there_is_replaced(tmp_path, capsys):
+    (tmp_path / "planet.zarr").mkdir()
+    assert main(["data", "simulate", "--out", str(tmp_path / "planet.zarr")]) == 2
+    assert "exists" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_whole_line_equals_the_calls_of_a_notebook(tmp_path):
+    """simulate, prepare, check, train, forecast and verify by command, and the same by function: the same bits."""
+    planet, store, run, archive, scores = (str(tmp_path / name) for name in ("planet.zarr", "store.zarr", "run", "f.zarr", "scores.zarr"))
+    model = ["--model.grid", "16", "32", "--model.dim", "16", "--model.depth", "2", "--model.heads", "2", "--model.window", "4", "4"]
+    assert main(["data", "simulate", "--years", "0.05", "--grid", "16", "32", "--out", planet]) == 0
+    assert main(["data", "prepare", planet, "--out", store, "--chunk", "4"]) == 0
+    assert main(["data", "check", store]) == 0
+    training = ["--steps", "3", "--precision", "float32", "--training.learning-rate", "0.002", "--sampling.steps", "3"]
+    assert main(["train", "--data", store, "--out", run, *training, *model]) == 0
+    asked = ["--times", "2001-01-03T00", "2001-01-04T06", "--members", "2", "--lead", "12h", "--precision", "float32"]
+    assert main(["forecast", "--checkpoint", run, "--initial", planet, *asked, "--out", archive]) == 0
+    assert main(["verify", "--forecast", archive, "--truth", planet, "--baselines", "persistence", "optimum", "--out", scores]) == 0
+
+    config = aeris.presets.tiny(grid=(16, 32), dim=16, depth=2, heads=2, window=(4, 4))
+    recipe = aeris.presets.TrainingRecipe(learning_rate=0.002)
+    sampling = aeris.presets.SamplingRecipe(steps=3)
+    again = aeris.train(config, store, tmp_path / "again", steps=3, precision="float32", recipe=recipe, sampling=sampling, progress=False)
+    one, two = (load_file(r.newest / "weights.safetensors") for r in (aeris.Run.open(run), again))
+    assert all((one[name] == two[name]).all() for name in two)
+    truth = aeris.open_era5(planet)
+    times = ["2001-01-03T00", "2001-01-04T06"]
+    fc = aeris.forecast(again, truth, times, 2, "12h", tmp_path / "again.zarr", precision="float32", progress=False)
+    xr.testing.assert_equal(fc.drop_attrs(), aeris.open_forecast(archive).drop_attrs())
+    written = xr.open_zarr(scores, consolidated=False)
+    expected = aeris.verify(fc, truth, baselines=("persistence", "optimum"))
+    xr.testing.assert_allclose(written["crps.geopotential"].load(), expected["crps.geopotential"])
+    assert written.system.values.tolist() == ["forecast", "persistence", "optimum"]
