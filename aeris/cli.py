@@ -144,12 +144,8 @@ def train(
     import aeris
     from aeris.model import presets
 
-    recipes = {
-        "default": (TrainingRecipe, SamplingRecipe),
-        "24h": (presets.training_24h, presets.sampling_24h),
-        "6h": (presets.training_6h, presets.sampling_6h),
-    }
-    base_training, base_sampling = (make() for make in recipes[recipe])
+    base_training = {"default": TrainingRecipe, "24h": presets.training_24h, "6h": presets.training_6h}[recipe]()
+    base_sampling = {"default": SamplingRecipe, "24h": presets.sampling_24h, "6h": presets.sampling_6h}[recipe]()
     run = aeris.train(
         getattr(presets, preset)(**_given(model)),
         data,

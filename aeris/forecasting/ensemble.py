@@ -27,7 +27,7 @@ from aeris.training.checkpoint import Checkpoint
 def forecast(
     checkpoint: str | Path | Run,
     initial: xr.Dataset | str | Path,
-    times: Sequence[Any],
+    times: Sequence[Any] | np.ndarray,
     members: int = 16,
     lead: str | pd.Timedelta = "10d",
     out: str | Path = "forecast.zarr",
@@ -117,7 +117,7 @@ def _leads(lead: str | pd.Timedelta, interval: np.timedelta64) -> np.ndarray:
     return np.arange(1, length // step + 1) * step.to_timedelta64().astype("timedelta64[ns]")
 
 
-def _times(times: Sequence[Any]) -> np.ndarray:
+def _times(times: Sequence[Any] | np.ndarray) -> np.ndarray:
     try:
         starts = pd.DatetimeIndex(pd.to_datetime(list(times))).values.astype("datetime64[ns]")
     except (ValueError, TypeError) as error:

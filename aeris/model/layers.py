@@ -142,6 +142,8 @@ class WindowAttention(nn.Module):
         rope: Whether queries and keys carry the rotary embedding.
     """
 
+    rotary: Tensor | None
+
     def __init__(self, dim: int, heads: int, window: tuple[int, int], rope: bool) -> None:
         super().__init__()
         self.heads = heads
@@ -163,8 +165,8 @@ class WindowAttention(nn.Module):
         if self.rotary is not None:
             q, k = rotate(q, self.rotary), rotate(k, self.rotary)
         if polar_row:
-            inner = self._windows(*(part[:, :-1] for part in (q, k, v)), tokens)
-            polar = self._windows(*(part[:, -1:] for part in (q, k, v)), tokens // 2)
+            inner = self._windows(q[:, :-1], k[:, :-1], v[:, :-1], tokens)
+            polar = self._windows(q[:, -1:], k[:, -1:], v[:, -1:], tokens // 2)
             mixed = torch.cat([inner.view(batch, rows - 1, columns, tokens, dim), polar.view(batch, 1, columns, tokens, dim)], dim=1)
         else:
             mixed = self._windows(q, k, v, tokens)

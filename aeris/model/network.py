@@ -47,6 +47,8 @@ def position_field(grid: tuple[int, int], channels: int, window: tuple[int, int]
 class Embedding(nn.Module):
     """Input channels to tokens, in float32 (float64 for a float64 input)."""
 
+    position: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.project = Linear(config.inputs, config.dim)

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 from aeris.errors import ConfigurationError, DataError
 from aeris.model import presets
-from aeris.model.layers import RMSNorm, attend, rotary_table, rotate, time_features
 from aeris.model.config import ModelConfig
+from aeris.model.layers import RMSNorm, attend, rotary_table, rotate, time_features
 from aeris.model.network import Network, position_field
 from aeris.model.quadrants import to_pixels, to_tokens
 
