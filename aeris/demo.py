@@ -11,17 +11,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
+from aeris import device as devices
 from aeris.data.disk import write_whole
 from aeris.data.planet import Planet
 from aeris.data.store import prepare
 from aeris.data.variables import parse_channel
 from aeris.forecasting.ensemble import forecast
 from aeris.model import presets
+from aeris.run import Run
 from aeris.training.trainer import train
 from aeris.verification.calibration import rank_histogram
 from aeris.verification.climatology import ensemble_climatology
@@ -74,11 +76,13 @@ def demo(out: str | Path = "demo", steps: int = 700, seed: int = 0, lead: str = 
     say("2/6  preparing the training store")
     store = prepare(past, out / "store.zarr", interval="6h")
     say(f"3/6  training for {steps} steps")
-    run = train(presets.tiny(), store, out / "run", steps=steps, batch=4, seed=seed)
+    precision = _precision(out / "run")
+    run = train(presets.tiny(), store, out / "run", steps=steps, batch=4, seed=seed, precision=precision)
     say(f"4/6  forecasting {SHOWN_MEMBERS} members for {SHOWN_DAYS} days, and {STARTS * MEMBERS} forecasts of {lead} to score")
     starts = _starts(truth)
-    shown = forecast(run, truth, starts[:1], SHOWN_MEMBERS, f"{SHOWN_DAYS}d", out / "forecast.zarr", seed, compile=True)
-    scored = forecast(run, truth, starts, MEMBERS, lead, out / "scored.zarr", seed, compile=True)
+    how: dict[str, Any] = {"seed": seed, "precision": precision, "compile": True}
+    shown = forecast(run, truth, starts[:1], SHOWN_MEMBERS, f"{SHOWN_DAYS}d", out / "forecast.zarr", **how)
+    scored = forecast(run, truth, starts, MEMBERS, lead, out / "scored.zarr", **how)
     say("5/6  verifying against persistence, climatology and the optimum")
     scores = verify(scored, truth, ensemble_climatology(past), ("persistence", "climatology", "optimum"))
     scores.to_zarr(out / "scores.zarr", mode="w", zarr_format=3, consolidated=False)
@@ -115,6 +119,12 @@ def _truth(world: Planet, out: Path) -> xr.Dataset:
         world.simulate(years=days / 365.25, start="2005-01-01", seed=1).to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
         partial.rename(path)
     return xr.open_zarr(path, consolidated=False).load()
+
+
+def _precision(path: Path) -> Literal["bfloat16", "float32"]:
+    """The faster dtype on this machine, or that of the run that is gone on with."""
+    started = (path / "run.json").exists()
+    return Run.open(path).configuration["precision"] if started else devices.choose().fastest_precision()
 
 
 def _starts(truth: xr.Dataset) -> np.ndarray:
@@ -199,7 +209,9 @@ def _facts(summary: dict[str, Any], configuration: dict[str, Any], began: float)
         else "no",
         "Forecasts scored": f"{summary['forecasts']}, from {STARTS} initial times {APART_DAYS} days or more apart",
         "Model": "tiny, {dim} wide, {depth} blocks, windows of {window[0]}×{window[1]} pixels".format(**configuration["model"]),
-        "Training": f"{summary['steps']} steps of {configuration['batch']} images in {summary['training_seconds']:.0f} s",
+        "Training": "{} steps of {} images in {:.0f} s, {}".format(
+            summary["steps"], configuration["batch"], summary["training_seconds"], configuration["precision"]
+        ),
         "Machine": f"{platform.machine()}, {platform.system()}",
         "Versions": ", ".join(f"{name} {version}" for name, version in configuration["versions"].items()),
         "Whole demo": f"{time.perf_counter() - began:.0f} s",

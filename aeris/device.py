@@ -13,6 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from aeris.errors import DeviceError
 
@@ -120,6 +121,29 @@ class Device:
             return torch.cpu._is_avx512_bf16_supported()
         able = torch.cpu.get_capabilities()
         return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+
+    def fastest_precision(self, size: int = 768) -> Literal["bfloat16", "float32"]:
+        """The dtype in which matrix products are faster here, found by trying.
+
+        What a processor lists says little: some multiply bfloat16 in hardware and yet slower than float32.
+
+        Args:
+            size: Rows and columns of the matrices.
+        """
+        import torch
+
+        def seconds(dtype: torch.dtype) -> float:
+            factor = torch.ones(size, size, dtype=dtype, device=self.torch_device)
+            taken = []
+            for _ in range(6):
+                self.synchronize()
+                began = time.perf_counter()
+                factor @ factor
+                self.synchronize()
+                taken.append(time.perf_counter() - began)
+            return min(taken)
+
+        return "bfloat16" if seconds(torch.bfloat16) < seconds(torch.float32) else "float32"
 
     def autocast(self, dtype: torch.dtype) -> AbstractContextManager:
         """A context in which torch computes what it safely can in `dtype`, for networks that do not cast by themselves."""

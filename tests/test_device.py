@@ -436,3 +436,18 @@ def test_the_real_extension_prepares_the_network(precision, tolerance):
     for name, value in network.state_dict().items():
         assert value.dtype == weights[name].dtype
         assert torch.equal(value, weights[name])
+
+
+def test_the_fastest_precision_is_the_one_that_multiplies_faster(monkeypatch):
+    """The clock is a stand-in that charges each product by its dtype."""
+    cost, now, multiply = {torch.float32: 1.0, torch.bfloat16: 1.0}, [0.0], torch.Tensor.__matmul__
+
+    def charged(one, two):
+        now[0] += cost[one.dtype]
+        return multiply(one, two)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", charged)
+    monkeypatch.setattr(device.time, "perf_counter", lambda: now[0])
+    for price, expected in ((0.4, "bfloat16"), (2.5, "float32")):
+        cost[torch.bfloat16] = price
+        assert device.choose("cpu").fastest_precision(8) == expected

@@ -40,7 +40,7 @@ MAY_IMPORT = {
 
 EXTRAS = [
     *("matplotlib", "cartopy", "hvplot", "holoviews", "geoviews", "panel", "bokeh", "jupyterlab"),
-    *("gcsfs", "aiohttp", "earthkit", "netCDF4", "h5netcdf", "cfgrib", "pyproj"),
+    *("gcsfs", "aiohttp", "netCDF4", "cfgrib", "eccodes", "pyproj"),
     *("xclim", "huracanpy"),
 ]
 """Modules that only an extra installs."""
@@ -244,7 +244,7 @@ def test_the_core_alone_imports_everything_but_views_and_demo():
 
 
 @pytest.mark.slow
-def test_nothing_calls_out():
+def test_invariant_6_nothing_calls_out():
     """Importing everything and making things asks for no name and opens no connexion."""
     names = sorted(MODULES - {"aeris.__main__"})
     python(f"""

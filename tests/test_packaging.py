@@ -44,11 +44,11 @@ def extras(*names: str) -> dict[str, Requirement]:
     return named([*PROJECT["dependencies"], *(line for name in names for line in PROJECT["optional-dependencies"][name])])
 
 
-def least(requirement: Requirement) -> str:
-    """The least release that a requirement admits, as 2.8 for both 2.8 and 2.8.0a0."""
-    (specifier,) = requirement.specifier
-    assert specifier.operator == ">="
-    return re.sub(r"(\.0)+$", "", Version(specifier.version).base_version)
+def admitted(requirement: Requirement) -> dict[str, str]:
+    """The least release that a requirement admits, and the first that it does not; 2.8 for both 2.8 and 2.8.0a0."""
+    bounds = {bound.operator: re.sub(r"(\.0)+$", "", Version(bound.version).base_version) for bound in requirement.specifier}
+    assert ">=" in bounds and set(bounds) <= {">=", "<"}
+    return bounds
 
 
 def test_the_conda_environment_is_that_of_the_project():
@@ -57,8 +57,8 @@ def test_the_conda_environment_is_that_of_the_project():
     conda = named([entry for entry in listed if isinstance(entry, str) and entry != "pip"])
     assert pip == ["-e ."]
     assert str(conda.pop("python").specifier) == PROJECT["requires-python"]
-    found = {CONDA_NAMES.get(name, name): least(requirement) for name, requirement in conda.items()}
-    assert found == {name: least(requirement) for name, requirement in extras("views", "sources", "extremes").items()}
+    found = {CONDA_NAMES.get(name, name): admitted(requirement) for name, requirement in conda.items()}
+    assert found == {name: admitted(requirement) for name, requirement in extras("views", "sources", "extremes").items()}
 
 
 def test_the_aurora_section_can_be_put_in_place():

@@ -53,8 +53,10 @@ class Forecaster:
         network = Network(self.checkpoint.model)
         load_weights(self.checkpoint, network, "average")
         network.compute_dtype = getattr(torch, precision)
-        self.network = self.device.optimize(network.to(place, wide).eval().requires_grad_(False))
-        self._forward = torch.compile(self.network, dynamic=False) if compile and self.device.compile_available() else self.network
+        network = network.to(place, wide).eval().requires_grad_(False)
+        if compile and self.device.compile_available():
+            network.compile_blocks()
+        self.network = self.device.optimize(network)
         self.fields = Fields(self.checkpoint.statistics, self.checkpoint.geography, self.checkpoint.model.window, place, wide)
 
     @torch.no_grad()
@@ -81,7 +83,7 @@ class Forecaster:
             return fields.masked(noise.normals(keys, fields.ids, len(fields.channels), fields.dtype))
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
-            return fields.masked(self._forward(x, condition, t))
+            return fields.masked(self.network(x, condition, t))
 
         residual = solver.sample(velocity, draw("sampling noise"), self.recipe, lambda number: draw("churn", number))
         return fields.next_state(states_MCHW, residual)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -94,12 +95,16 @@ class Fields:
         mask[self.channels.index(SEA)] = torch.as_tensor(self.geography.sea_mask, device=self.device).to(self.dtype)
         return self.tokens(mask[None])[0]
 
-    @cached_property
-    def loss_weight(self) -> Tensor:
-        """Latitude weight · channel weight · mask, ``(R, K, Q, P, C)``; sums to the number of pixels where nothing is masked."""
+    def loss_weight(self, channels: Literal["uniform", "paper"]) -> Tensor:
+        """Latitude weight · channel weight · mask, ``(R, K, Q, P, C)``; sums to the number of pixels where nothing is masked.
+
+        Args:
+            channels: Whether all channels count alike, or as in the paper.
+        """
+        count = len(self.channels)
+        weights = channel_weights(self.channels) if channels == "paper" else np.full(count, 1 / count)
         rows = torch.as_tensor(self.geography.grid.loss_weight, dtype=self.dtype, device=self.device)
-        weight = self._column(channel_weights(self.channels)) * rows[:, None].expand(self.geography.grid.shape)
-        return self.masked(self.tokens(weight[None])[0])
+        return self.masked(self.tokens((self._column(weights) * rows[:, None].expand(self.geography.grid.shape))[None])[0])
 
     @cached_property
     def _static(self) -> Tensor:

@@ -33,6 +33,8 @@ class TrainingRecipe:
         rampdown_images: Images at the end over which it falls linearly to 0; None falls from the warm-up to the end.
         ema_half_life_images: Half-life of the weights' average.
         ema_rampup: Largest half-life as a fraction of the images seen so far.
+        channel_weights: Weights of the channels in the loss: all alike, or the paper's, which count 2 m temperature most and
+            upper levels least.
     """
 
     learning_rate: float = 1e-2
@@ -45,6 +47,7 @@ class TrainingRecipe:
     rampdown_images: int | None = None
     ema_half_life_images: int = 100_000
     ema_rampup: float = 0.05
+    channel_weights: Literal["uniform", "paper"] = "uniform"
 
     def __post_init__(self) -> None:
         low, high = self.noise
@@ -52,6 +55,8 @@ class TrainingRecipe:
             raise ConfigurationError(
                 f"noise={self.noise}", "tan t is drawn between two positive values, the smaller first", "Use (0.2, 500)"
             )
+        if self.channel_weights not in ("uniform", "paper"):
+            raise ConfigurationError(f"channel_weights={self.channel_weights!r}", "They are 'uniform' or 'paper'", "Use 'uniform'")
         if self.learning_rate <= 0 or self.clip <= 0:
             raise ConfigurationError(
                 f"learning_rate={self.learning_rate}, clip={self.clip}", "Both are positive", "Use for example 2e-4 and 1.0"
@@ -152,6 +157,7 @@ def training_24h() -> TrainingRecipe:
         noise=(0.2, 500.0),
         warmup_images=20_000,
         rampdown_images=50_000,
+        channel_weights="paper",
     )
 
 

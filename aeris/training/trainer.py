@@ -37,7 +37,7 @@ from aeris.training.configuration import Configuration, configure, start_run
 from aeris.training.logbook import Logbook
 from aeris.training.schedule import learning_rate
 
-COMPILE_FROM_STEPS = 300
+COMPILE_FROM_STEPS = 1000
 """Shorter runs train eager: compiling would take longer than it saves."""
 
 
@@ -167,11 +167,9 @@ class Trainer:
         self.fields = Fields(store.statistics, self.geography, configuration.model.window, place, wide)
         self.average = {name: parameter.detach().clone() for name, parameter in self.network.named_parameters()}
         self.optimizer = _adamw(self.network, configuration.recipe)
-        self._forward = self._compiled()
-
-    def _compiled(self) -> Callable[..., Tensor]:
-        worth = self.configuration.steps >= COMPILE_FROM_STEPS and self.device.compile_available()
-        return torch.compile(self.network, dynamic=False) if worth else self.network
+        self.loss_weight = self.fields.loss_weight(configuration.recipe.channel_weights)
+        if configuration.steps >= COMPILE_FROM_STEPS and self.device.compile_available():
+            self.network.compile_blocks()
 
     def loss(self, batch: Batch, part: slice) -> Tensor:
         """The part of a batch's loss that the images of `part` contribute."""
@@ -185,8 +183,8 @@ class Trainer:
         z = fields.masked(noise.normals(keys, fields.ids, len(fields.channels), fields.dtype))
         noisy, velocity = trigflow.interpolate(fields.residual(state, target), z, t_B)
         condition = fields.condition(state, batch.times[part], batch.target_times[part])
-        predicted = self._forward(noisy, condition, t_B)
-        return trigflow.weighted_loss(predicted, velocity, fields.loss_weight, configuration.batch * fields.pixels)
+        predicted = self.network(noisy, condition, t_B)
+        return trigflow.weighted_loss(predicted, velocity, self.loss_weight, configuration.batch * fields.pixels)
 
     def advance(self, batch: Batch) -> dict[str, Any]:
         """Takes one optimizer step and returns its line of the logbook."""

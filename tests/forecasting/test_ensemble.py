@@ -204,7 +204,7 @@ def test_an_archive_of_other_arguments_is_refused(ask, tmp_path):
         ({"checkpoint": "nowhere"}, CheckpointError, "nowhere"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_written(ask, tmp_path, changes, error, found):
+def test_invariant_7_what_cannot_work_is_refused_before_anything_is_written(ask, tmp_path, changes, error, found):
     with pytest.raises(error, match=found):
         ask(**changes)
     assert not (tmp_path / "forecast.zarr").exists()

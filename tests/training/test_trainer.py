@@ -49,8 +49,8 @@ def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
 
 
 def trainer_of(store, **changes) -> Trainer:
-    arguments = {"steps": 6, "batch": 4, "micro_batch": None, "period": None, "precision": "float64", "seed": 0, **changes}
-    return Trainer(configure(model=MODEL, store=store, recipe=RECIPE, sampling=checkpoints.SamplingRecipe(), **arguments), store)
+    defaults = {"steps": 6, "batch": 4, "micro_batch": None, "period": None, "precision": "float64", "seed": 0, "recipe": RECIPE}
+    return Trainer(configure(model=MODEL, store=store, sampling=checkpoints.SamplingRecipe(), **{**defaults, **changes}), store)
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +64,10 @@ def test_training_learns(small_store, tmp_path):
     assert loss[-15:].mean() < 0.8 * loss[:5].mean()
 
 
-def test_the_loss_is_the_weighted_mean_over_globe_and_batch(small_store):
+@pytest.mark.parametrize("channels", ["uniform", "paper"])
+def test_the_loss_is_the_weighted_mean_over_globe_and_batch(small_store, channels):
     """A network that predicts zero leaves Σ w_lat w_c mask v², which numpy sums in pixel order from the store itself."""
-    trainer = trainer_of(small_store)
+    trainer = trainer_of(small_store, recipe=replace(RECIPE, channel_weights=channels))
     with trainer.batches() as batches:
         batch = next(batches)
     captured = {}
@@ -87,7 +88,7 @@ def test_the_loss_is_the_weighted_mean_over_globe_and_batch(small_store):
     ocean = np.ones(residual.shape[1:])
     ocean[list(statistics.channels).index("sea_surface_temperature")] = small_store.sea_mask
     np.testing.assert_allclose(to_pixels(captured["x0"], MODEL.window).numpy(), residual * ocean, atol=1e-6)
-    raw = np.array([1.0, 0.1, 500 / 1350, 850 / 1350, 0.1])
+    raw = np.array([1.0, 0.1, 500 / 1350, 850 / 1350, 0.1]) if channels == "paper" else np.ones(5)
     rows = np.cos(np.deg2rad(grid.latitude)) + 0.01
     v = to_pixels(captured["v"], MODEL.window).numpy()
     expected = np.mean(np.einsum("c,h,chw,bchw->bhw", raw / raw.sum(), rows / rows.mean(), ocean, v**2))
@@ -261,7 +262,7 @@ def test_a_checkpoint_of_another_network_is_refused(small_store, undisturbed):
         ({"model": replace(MODEL, window=(2, 2))}, "2"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_written(small_store, tmp_path, changes, found):
+def test_invariant_7_what_cannot_work_is_refused_before_anything_is_written(small_store, tmp_path, changes, found):
     with pytest.raises(ConfigurationError, match=found):
         run_of(small_store, tmp_path / "run", **changes)
     assert not (tmp_path / "run").exists()

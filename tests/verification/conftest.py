@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
 import numpy as np
@@ -10,10 +9,6 @@ import pytest
 import xarray as xr
 
 from aeris.data.grid import Grid
-
-with contextlib.suppress(ImportError):
-    # Wheels of ecCodes bring a PROJ of their own into the process; the process then dies at its end unless pyproj came first.
-    import pyproj  # noqa: F401
 
 LEAD = "prediction_timedelta"
 Beside = tuple[xr.Dataset, xr.Dataset]

@@ -75,7 +75,7 @@ def test_hidden_and_static_variables_are_no_scores(beside):
 # ------------------------------------------------------------------ known answers
 
 
-def test_an_averaged_score_is_computed_from_averaged_statistics(perfect):
+def test_invariant_8_an_averaged_score_is_computed_from_averaged_statistics(perfect):
     """Errors of 1 and 7 on two dates: the root of the mean square is 5, the mean of the roots would be 4."""
     fc, truth = perfect(dates=2)
     fc["2m_temperature"][{"time": 0}] += 1.0

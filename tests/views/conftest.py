@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
-# Imported before any file is opened: wheels of ecCodes bring a PROJ of their own, and cartopy's must come first.
-import cartopy.crs  # noqa: F401
 import numpy as np
 import pytest
 import xarray as xr
