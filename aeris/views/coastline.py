@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import xarray as xr
 
+from aeris.views.resampling import resample
+
 if TYPE_CHECKING:
     from shapely import MultiLineString
 
@@ -33,8 +35,6 @@ def coast_of(ds: xr.Dataset) -> Coast:
 def draw_coast(ax: Any, coast: Coast, colour: str = "black") -> None:
     """Draws a coast on a cartopy axes."""
     from cartopy import crs
-
-    from aeris.views.maps import resample
 
     if isinstance(coast, xr.DataArray):
         image, extent = resample(coast, ax.projection)

@@ -14,7 +14,8 @@ from matplotlib.colors import to_rgb
 from aeris.data.grid import Grid
 from aeris.errors import DataError
 from aeris.views.coastline import coast_of, earth
-from aeris.views.maps import map_figure, resample
+from aeris.views.maps import map_figure
+from aeris.views.resampling import resample
 from aeris.views.style import colour_scale, lead_text, time_text, unit_text, with_unit
 
 
