@@ -211,13 +211,12 @@ def verify(forecast: Path, truth: str, out: Path, baselines: tuple[str, ...] = (
     """
     import aeris
     from aeris.verification.climatology import ensemble_climatology
+    from aeris.verification.scores import write_scores
 
     _refuse_existing(out)
     past = None if climatology is None else ensemble_climatology(aeris.open_era5(climatology))
     scores = aeris.verify(forecast, aeris.open_era5(truth), past, baselines)
-    partial = out.with_name(f".{out.name}.partial")
-    scores.to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
-    partial.rename(out)
+    write_scores(scores, out)
     print(f"wrote {out}")
 
 

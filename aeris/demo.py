@@ -27,7 +27,7 @@ from aeris.run import Run
 from aeris.training.trainer import train
 from aeris.verification.calibration import rank_histogram
 from aeris.verification.climatology import ensemble_climatology
-from aeris.verification.scores import verify
+from aeris.verification.scores import verify, write_scores
 from aeris.verification.spectra import mean_power
 from aeris.views.report import write_report
 
@@ -85,7 +85,7 @@ def demo(out: str | Path = "demo", steps: int = 700, seed: int = 0, lead: str = 
     scored = forecast(run, truth, starts, MEMBERS, lead, out / "scored.zarr", **how)
     say("5/6  verifying against persistence, climatology and the optimum")
     scores = verify(scored, truth, ensemble_climatology(past), ("persistence", "climatology", "optimum"))
-    scores.to_zarr(out / "scores.zarr", mode="w", zarr_format=3, consolidated=False)
+    write_scores(scores, out / "scores.zarr")
     spectra = mean_power(scored, truth)
     ratio = spectra.sel(system="forecast") / spectra.sel(system="truth")
     summary = summarise(scores, ratio, training_seconds(run.logbook), steps, STARTS * MEMBERS)

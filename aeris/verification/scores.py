@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -56,6 +57,17 @@ def verify(
     members = pairing.forecast.sizes["number"]
     attributes = {"initial_times": len(pairing.times), "members": members, "missing_members": _missing_members(means, members)}
     return scores_of(means).assign_attrs(attributes, weights="cell area")
+
+
+def write_scores(scores: xr.Dataset, path: str | Path) -> None:
+    """Writes scores as Zarr 3, whole or not at all; what stood at `path` is replaced."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    # Text of fixed length has no place in the specification of Zarr 3; text of any length has.
+    named = scores.assign_coords(system=scores.system.astype(object))
+    named.to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
+    shutil.rmtree(path, ignore_errors=True)
+    partial.rename(path)
 
 
 def global_means(pairing: Pairing, systems: Mapping[str, System], normal: System | None = None) -> xr.Dataset:
