@@ -22,6 +22,7 @@ _LOW = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 ROUNDS = 10
+GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 def key(seed: int, purpose: str, *place: int) -> tuple[int, int]:
@@ -87,7 +88,15 @@ def _box_muller(bits: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)])
 
 
-def uniform(key_: tuple[int, int]) -> float:
-    """One number in (0, 1), the same on every machine."""
+def spread_evenly(key_: tuple[int, int], number: int) -> float:
+    """One term of a sequence that fills (0, 1) evenly, the same on every machine.
+
+    A uniform start and steps of the golden ratio, modulo one: any run of consecutive terms has its share everywhere, which lowers the
+    variance of a loss over noise levels (Kingma et al. 2021, arXiv 2107.00630, draw them evenly within a batch).
+
+    Args:
+        key_: Decides the start.
+        number: Number of the term, from 0.
+    """
     first = integers([key_], torch.zeros(2, 1, dtype=torch.int64))[0, 0, 0]
-    return (int(first) + 0.5) * 2.0**-32
+    return ((int(first) + 0.5) * 2.0**-32 + number * GOLDEN_RATIO) % 1.0

@@ -22,6 +22,13 @@ from aeris.model.config import ModelConfig
 from aeris.model.layers import Linear, RMSNorm, SwiGLU, TimeMLP, WindowAttention, modulate, time_features
 from aeris.model.quadrants import shift, to_tokens, unshift
 
+TIME_SPREAD = 5.0
+"""Initial deviation of the hidden layer of a time network.
+
+The sinusoids of an angle in [0, π/2] hardly differ from each other, so that small weights leave the network almost blind to the
+noise level for hundreds of steps.
+"""
+
 
 def position_field(grid: tuple[int, int], channels: int, window: tuple[int, int]) -> Tensor:
     """Fixed sine and cosine waves of the pixel's row (first half of the channels) and column (second half).
@@ -206,6 +213,8 @@ def _deviation(name: str, config: ModelConfig) -> float:
         return 0.0
     if name == "embedding.project.weight":
         return 0.3
+    if name.endswith("time.hidden.weight") or name == "time.weight":
+        return TIME_SPREAD / (config.time_features / 2) ** 0.5
     if name.endswith(("attention.out.weight", "mlp.out.weight")):
         return base / (2 * config.depth) ** 0.5
     return base

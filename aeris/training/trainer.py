@@ -178,7 +178,8 @@ class Trainer:
         state, target = (fields_.to(place, fields.dtype, non_blocking=True) for fields_ in (batch.state[part], batch.target[part]))
         images = range(batch.first_image + part.start, batch.first_image + part.stop)
         keys = [noise.key(configuration.seed, "training noise", image) for image in images]
-        uniform = [noise.uniform(noise.key(configuration.seed, "training angle", image)) for image in images]
+        start = noise.key(configuration.seed, "training angle")
+        uniform = [noise.spread_evenly(start, image) for image in images]
         t_B = trigflow.angle(torch.tensor(uniform, dtype=fields.dtype, device=place), configuration.recipe.noise)
         z = fields.masked(noise.normals(keys, fields.ids, len(fields.channels), fields.dtype))
         noisy, velocity = trigflow.interpolate(fields.residual(state, target), z, t_B)

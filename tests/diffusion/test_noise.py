@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from aeris.diffusion.noise import integers, key, normals, uniform
+from aeris.diffusion.noise import integers, key, normals, spread_evenly
 from aeris.model.quadrants import pixel_ids, to_pixels
 
 
@@ -77,6 +77,12 @@ def test_squares_of_neighbouring_channels_are_uncorrelated():
     assert (torch.corrcoef(squares) - torch.eye(4)).abs().max() < 0.03
 
 
-def test_uniform_numbers_fill_the_interval():
-    drawn = [uniform(key(0, "angle", image)) for image in range(2000)]
-    assert stats.kstest(drawn, "uniform").pvalue > 1e-3
+def test_terms_of_the_even_sequence_fill_the_interval_evenly():
+    drawn = np.array([spread_evenly(key(0, "angle"), number) for number in range(2000)])
+    assert stats.kstest(drawn, "uniform").statistic < 2e-3
+    for start in (0, 137, 1990):
+        assert np.histogram(drawn[start : start + 8], bins=4, range=(0, 1))[0].min() >= 1
+
+
+def test_starts_of_even_sequences_are_uniform():
+    assert stats.kstest([spread_evenly(key(seed, "angle"), 0) for seed in range(500)], "uniform").pvalue > 1e-3
