@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from aeris.errors import StoreError
 
 FORMAT = 1
 TILE = (180, 360)
-"""Largest rows and columns of an inner chunk: small enough that a map of a region reads little."""
+"""Largest rows and columns of an inner chunk, and so its largest size: small enough that a map of a region reads little."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,11 +195,15 @@ def _create_variable(root: zarr.Group, name: str, levels: list[int | None], arch
     variable = VARIABLES[name]
     rows, columns = len(archive.grid.latitude) + archive.grid.pole_dropped, len(archive.grid.longitude)
     level = (len(levels),) if variable.pressure else ()
-    tile = tuple(_divisor(size, largest) for size, largest in zip((rows, columns), TILE, strict=True))
+    tile = tuple(_side(size, largest) for size, largest in zip((rows, columns), TILE, strict=True))
+    # On a small grid a chunk takes in levels and members too: many small chunks are slow to read.
+    room = max(1, prod(TILE) // prod(tile))
+    level_chunk = tuple(_divisor(size, room) for size in level)
+    member_chunk = _divisor(archive.group, room // prod(level_chunk)) if level_chunk == level else 1
     root.create_array(
         name,
         shape=(len(archive.times), archive.members, len(archive.leads), *level, rows, columns),
-        chunks=(1, 1, 1, *(1,) * len(level), *tile),
+        chunks=(1, member_chunk, 1, *level_chunk, *tile),
         shards=(1, archive.group, 1, *level, rows, columns),
         dtype="float32",
         fill_value=np.nan,
@@ -207,10 +212,15 @@ def _create_variable(root: zarr.Group, name: str, levels: list[int | None], arch
     )
 
 
+def _side(size: int, largest: int) -> int:
+    """Side of an inner chunk: the largest divisor up to `largest`; the whole where only slivers would divide it."""
+    side = _divisor(size, largest)
+    return side if 4 * side >= min(size, largest) else size
+
+
 def _divisor(size: int, largest: int) -> int:
-    """Largest divisor of `size` that is not above `largest`; the whole where only small ones are."""
-    best = max(part for part in range(1, min(size, largest) + 1) if size % part == 0)
-    return best if best * 4 >= min(size, largest) else size
+    """Largest divisor of `size` that is not above `largest`."""
+    return max(part for part in range(1, max(1, min(size, largest)) + 1) if size % part == 0)
 
 
 def open_forecast(path: str | Path) -> xr.Dataset:

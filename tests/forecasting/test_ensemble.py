@@ -232,3 +232,23 @@ def test_a_forecast_is_no_place_for_another_store(tmp_path):
 def test_leads_end_where_they_are_asked_to():
     leads = ensemble._leads("2d", np.timedelta64(6, "h"))
     assert pd.Timedelta(leads[0]) == pd.Timedelta("6h") and pd.Timedelta(leads[-1]) == pd.Timedelta("2D") and len(leads) == 8
+
+
+@pytest.mark.parametrize(
+    ("grid", "members", "chunk", "shard"),
+    [
+        ((32, 64), 8, (1, 8, 1, 2, 32, 64), (1, 8, 1, 2, 32, 64)),
+        ((720, 1440), 8, (1, 1, 1, 1, 103, 360), (1, 8, 1, 2, 721, 1440)),
+        ((181, 360), 4, (1, 1, 1, 1, 181, 360), (1, 4, 1, 2, 181, 360)),
+    ],
+)
+def test_shards_belong_to_one_writer_and_chunks_suit_the_grid(tmp_path, grid, members, chunk, shard):
+    import zarr
+
+    rows = np.linspace(90, -90, 721)[:-1] if grid[0] == 720 else aeris.Grid.regular(*grid).latitude
+    there = aeris.Grid(rows, np.arange(grid[1]) * 360 / grid[1])
+    times, leads = np.array(["2001-01-01"], "datetime64[ns]"), np.array([6], "timedelta64[h]").astype("timedelta64[ns]")
+    archive = Archive(tmp_path / "f.zarr", ("geopotential_500", "geopotential_850"), there, times, members, members, leads)
+    archive.lay_out({"batch": members})
+    array = zarr.open_array(tmp_path / "f.zarr" / "geopotential", mode="r")
+    assert array.chunks == chunk and array.shards == shard
