@@ -122,6 +122,12 @@ def _time(work: Callable[[], object], device: devices.Device) -> float:
     return time.perf_counter() - began
 
 
+def _ours(config: ModelConfig, dtype: str) -> Network:
+    network = Network(config)
+    network.compute_dtype = getattr(torch, dtype)
+    return network
+
+
 def training_step(network: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[], None]:
     def step() -> None:
         network.zero_grad(set_to_none=True)
@@ -147,11 +153,14 @@ def main() -> None:
     options = parser.parse_args()
     config, device = getattr(presets, options.preset)(channels=CHANNELS), devices.choose()
     place = device.torch_device
-    textbook, ours = Textbook(config).to(place), Network(config).to(place)
-    ours.compute_dtype = torch.bfloat16
-    variants = {"textbook": textbook, "aeris, eager": ours}
-    if device.compile_available() and not options.no_compile:
-        variants["aeris, compiled"] = torch.compile(ours, dynamic=False)
+    textbook = Textbook(config).to(place)
+    variants: dict[str, nn.Module] = {"textbook": textbook}
+    for dtype in ("bfloat16", "float32"):
+        variants[f"aeris, {dtype}"] = _ours(config, dtype).to(place)
+        if device.compile_available() and not options.no_compile:
+            compiled = _ours(config, dtype).to(place)
+            compiled.compile_blocks()
+            variants[f"aeris, {dtype}, compiled"] = compiled
     fields = (options.batch, *config.grid)
     tokens = (options.batch, *config.window_grid, 4, config.window[0] * config.window[1] // 4)
     times = {}
@@ -167,12 +176,12 @@ def main() -> None:
                 times.setdefault((kind, name), []).append(_time(work, device))
     peak = matrix_peak(device, 2048 if device.kind == "cpu" else 8192)
     print(f"{options.preset}, batch {options.batch}, {device.torch_device}, bfloat16 matrix peak {peak:.3g} TFLOP/s")
-    print(f"{'':<10}{'':<18}{'ms':>9}{'textbook / it':>16}{'share of peak':>16}")
+    print(f"{'':<10}{'':<28}{'ms':>9}{'textbook / it':>16}{'share of peak':>16}")
     for (kind, name), seconds in times.items():
         median = statistics.median(seconds)
         ratio = statistics.median(times[kind, "textbook"]) / median
         rate = flops.exact(config, training=kind == "training") * options.batch / median / 1e12
-        print(f"{kind:<10}{name:<18}{1e3 * median:>9.1f}{ratio:>16.2f}{rate / peak:>16.1%}")
+        print(f"{kind:<10}{name:<28}{1e3 * median:>9.1f}{ratio:>16.2f}{rate / peak:>16.1%}")
 
 
 if __name__ == "__main__":
