@@ -28,7 +28,7 @@ from aeris.training.trainer import train
 from aeris.verification.calibration import rank_histogram
 from aeris.verification.climatology import ensemble_climatology
 from aeris.verification.scores import verify, write_scores
-from aeris.verification.spectra import mean_power
+from aeris.verification.spectra import mean_power, ratio_of
 from aeris.views.report import write_report
 
 YEARS = 2.0
@@ -87,8 +87,7 @@ def demo(out: str | Path = "demo", steps: int = 700, seed: int = 0, lead: str = 
     scores = verify(scored, truth, ensemble_climatology(past), ("persistence", "climatology", "optimum"))
     write_scores(scores, out / "scores.zarr")
     spectra = mean_power(scored, truth)
-    ratio = spectra.sel(system="forecast") / spectra.sel(system="truth")
-    summary = summarise(scores, ratio, training_seconds(run.logbook), steps, STARTS * MEMBERS)
+    summary = summarise(scores, ratio_of(spectra), training_seconds(run.logbook), steps, STARTS * MEMBERS)
     write_whole(out / "scores.json", [json.dumps(summary, indent=1).encode()])
     say("6/6  writing the report")
     report = write_report(

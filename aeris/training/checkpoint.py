@@ -35,6 +35,7 @@ from aeris.model.config import ModelConfig
 from aeris.model.fields import Geography
 from aeris.model.network import Network
 from aeris.model.presets import SamplingRecipe, TrainingRecipe
+from aeris.run import Run
 
 FORMAT = 1
 
@@ -128,8 +129,6 @@ def _resolve(path: Path) -> Path:
     if (path / "manifest.json").is_file():
         return path
     if (path / "run.json").is_file():
-        from aeris.run import Run
-
         return Run.open(path).newest
     raise CheckpointError(
         f"{path} holds no finished checkpoint",

@@ -165,7 +165,11 @@ def power_ratio(fc: xr.Dataset | str | Path, truth: xr.Dataset) -> xr.Dataset:
     Returns:
         Dataset of the common variables, ``(prediction_timedelta, [level,] degree)``, without unit.
     """
-    means = mean_power(fc, truth)
+    return ratio_of(mean_power(fc, truth))
+
+
+def ratio_of(means: xr.Dataset) -> xr.Dataset:
+    """`power_ratio` from the powers that `mean_power` gave."""
     ratio = means.sel(system="forecast", drop=True) / means.sel(system="truth", drop=True)
     return ratio.map(
         lambda field: field.assign_attrs(units="1", long_name=f"{means[field.name].attrs['long_name']}, over that of the truth")
