@@ -1,4 +1,4 @@
-"""Samplers of the TrigFlow probability-flow equation: Heun in the angle, DPM-Solver++(2S), and churn that keeps the marginals.
+"""Samplers of the TrigFlow probability-flow equation: Heun in the angle, DPM-Solver++(2S) and (2M), and churn that keeps the marginals.
 
 Shapes:
     B  sample            ... token axes
@@ -43,7 +43,8 @@ def sample(velocity: Velocity, x_B: Tensor, recipe: SamplingRecipe, noise: Calla
     Returns:
         Clean samples, shaped as `x_B`.
     """
-    step = {"heun": heun_step, "dpm2s": dpm2s_step}[recipe.solver]
+    solvers: dict[str, Step] = {"heun": heun_step, "dpm2s": dpm2s_step, "dpm2m": Dpm2mStep()}
+    step = solvers[recipe.solver]
     levels = angles(recipe.steps, recipe.noise, recipe.rho)
     # The start is pure noise; at the first angle the marginal of unit-variance data is standard normal too.
     for number, (s, t) in enumerate(itertools.pairwise(levels)):
@@ -71,6 +72,33 @@ def dpm2s_step(velocity: Velocity, x: Tensor, s: float, t: float) -> Tensor:
     first = velocity(x, _full(s, x))
     x_middle = math.cos(s - middle) * x - math.sin(s - middle) * first
     clean = denoise(x_middle, velocity(x_middle, _full(middle, x)), _full(middle, x))
+    return _towards(clean, x, s, t)
+
+
+class Dpm2mStep:
+    """DPM-Solver++(2M) in data prediction (arXiv 2211.01095, algorithm 2): one network call a step.
+
+    The clean sample at the middle of a step, in λ = −ln tan t, is extrapolated from this step's estimate and the last one's; the
+    first step has no last one and is of first order. One instance serves one sample.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[float, Tensor] | None = None
+
+    def __call__(self, velocity: Velocity, x: Tensor, s: float, t: float) -> Tensor:
+        """Steps from angle s to t."""
+        clean = denoise(x, velocity(x, _full(s, x)), _full(s, x))
+        width = math.log(math.tan(s) / math.tan(t))
+        middle = clean
+        if self._last is not None:
+            last_s, last_clean = self._last
+            middle = clean + width / (2 * math.log(math.tan(last_s) / math.tan(s))) * (clean - last_clean)
+        self._last = s, clean
+        return _towards(middle, x, s, t)
+
+
+def _towards(clean: Tensor, x: Tensor, s: float, t: float) -> Tensor:
+    """The exact step from angle s to t if the estimate of the clean sample stayed the same."""
     return math.sin(t) / math.sin(s) * x + math.sin(s - t) / math.sin(s) * clean
 
 

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from aeris.diffusion import trigflow
-from aeris.diffusion.solver import angles, churn, churned_angle, dpm2s_step, heun_step, sample
+from aeris.diffusion.solver import Dpm2mStep, angles, churn, churned_angle, dpm2s_step, heun_step, sample
+from aeris.errors import ConfigurationError
 from aeris.model.presets import SamplingRecipe
 
 MEAN = torch.tensor([0.7, -1.3, 2.0], dtype=torch.float64)
@@ -58,13 +59,13 @@ def test_denoising_inverts_the_interpolant():
     torch.testing.assert_close(trigflow.denoise(x, target, t_B), x0)
 
 
-@pytest.mark.parametrize("step", [heun_step, dpm2s_step])
-def test_solvers_have_second_order(step):
+@pytest.mark.parametrize("make", [lambda: heun_step, lambda: dpm2s_step, Dpm2mStep], ids=["heun", "dpm2s", "dpm2m"])
+def test_solvers_have_second_order(make):
     """Uniform steps in t on [0.05, 1.5], errors against the exact flow at the finest refinements."""
     x = marginal(1.5)[0] + marginal(1.5)[1] * torch.tensor([[-1.0, 0.4, 1.7], [0.2, -2.0, 0.9]], dtype=torch.float64)
     errors = []
     for count in (160, 320, 640):
-        grid, y = np.linspace(1.5, 0.05, count + 1), x
+        grid, y, step = np.linspace(1.5, 0.05, count + 1), x, make()
         for s, t in itertools.pairwise(grid):
             y = step(velocity, y, float(s), float(t))
         errors.append(float((y - flow(x, 1.5, 0.05)).abs().max()))
@@ -96,15 +97,19 @@ def test_churn_maps_one_marginal_exactly_onto_the_raised_one():
     torch.testing.assert_close(kept**2 + added**2, raised_deviation**2)
 
 
+def test_the_multistep_solver_refuses_churn():
+    with pytest.raises(ConfigurationError, match=r"churn=0, or 'dpm2s'"):
+        SamplingRecipe(solver="dpm2m", churn=0.1)
+
+
 def test_churn_acts_inside_its_range_alone():
-    recipe = SamplingRecipe(churn=2.0, steps=10, churn_range=(0.5, 5.0))
+    recipe = SamplingRecipe(solver="heun", churn=2.0, steps=10, churn_range=(0.5, 5.0))
     assert math.tan(churned_angle(math.atan(2.0), recipe)) == pytest.approx(2.4)
     assert churned_angle(math.atan(6.0), recipe) == math.atan(6.0)
     assert math.tan(churned_angle(math.atan(2.0), replace(recipe, churn=100.0))) == pytest.approx(2 * math.sqrt(2))
 
 
-@pytest.mark.parametrize("churned", [0.0, 4.0])
-@pytest.mark.parametrize("solver", ["heun", "dpm2s"])
+@pytest.mark.parametrize(("solver", "churned"), [("heun", 0.0), ("heun", 4.0), ("dpm2s", 0.0), ("dpm2s", 4.0), ("dpm2m", 0.0)])
 def test_samples_have_the_distribution_of_the_data(solver, churned):
     recipe = SamplingRecipe(solver=solver, steps=40, noise=(0.01, 300.0), churn=churned)
     generator = torch.Generator().manual_seed(0)
@@ -117,15 +122,16 @@ def test_samples_have_the_distribution_of_the_data(solver, churned):
     torch.testing.assert_close(drawn.std(0), DEVIATION, atol=0, rtol=0.03)
 
 
-def test_a_sample_costs_two_calls_a_level_less_one():
+@pytest.mark.parametrize(("solver", "cost"), [("heun", 19), ("dpm2s", 19), ("dpm2m", 10)])
+def test_a_sample_costs_two_calls_a_level_less_one_or_one_with_the_multistep_solver(solver, cost):
     calls = []
 
     def counted(x, t_B):
         calls.append(float(t_B[0]))
         return velocity(x, t_B)
 
-    sample(counted, torch.randn(2, 3, dtype=torch.float64), SamplingRecipe(steps=10))
-    assert len(calls) == 19
+    sample(counted, torch.randn(2, 3, dtype=torch.float64), SamplingRecipe(solver=solver, steps=10))
+    assert len(calls) == cost
 
 
 def test_the_loss_of_parts_adds_up_to_the_whole():
