@@ -27,6 +27,8 @@ _HOME = {
     "Run": "aeris.run",
     "forecast": "aeris.forecasting.ensemble",
     "open_forecast": "aeris.forecasting.archive",
+    # parallelism
+    "Layout": "aeris.swipe.layout",
     # verification
     "verify": "aeris.verification.scores",
     # errors
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from aeris.model import presets
     from aeris.model.config import ModelConfig
     from aeris.run import Run
+    from aeris.swipe.layout import Layout
     from aeris.training.trainer import train
     from aeris.verification.scores import verify
 

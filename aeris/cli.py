@@ -14,6 +14,7 @@ from tyro.extras import SubcommandApp
 from aeris.errors import AerisError
 from aeris.model.config import ModelConfig
 from aeris.model.presets import SamplingRecipe, TrainingRecipe
+from aeris.swipe import Layout
 
 Preset = Literal["tiny", "small", "aeris_1_3b", "aeris_1_3b_6h", "aeris_13b", "aeris_26b", "aeris_40b", "aeris_80b"]
 Recipe = Literal["default", "24h", "6h"]
@@ -122,6 +123,7 @@ def train(
     model: ModelChanges = ModelChanges(),  # type: ignore[valid-type]  # noqa: B008
     training: TrainingChanges = TrainingChanges(),  # type: ignore[valid-type]  # noqa: B008
     sampling: SamplingChanges = SamplingChanges(),  # type: ignore[valid-type]  # noqa: B008
+    layout: Layout = Layout(),  # noqa: B008
 ) -> None:
     """Trains a model, or goes on with a run that was interrupted.
 
@@ -140,6 +142,7 @@ def train(
         model: Changes to the preset.
         training: Changes to the recipe's training.
         sampling: Changes to the recipe's sampling.
+        layout: How the processes of ``torchrun`` share the work.
     """
     import aeris
     from aeris.model import presets
@@ -159,6 +162,7 @@ def train(
         checkpoint_every=checkpoint_every,
         recipe=dataclasses.replace(base_training, **_given(training)),
         sampling=dataclasses.replace(base_sampling, **_given(sampling)),
+        layout=layout,
     )
     print(run)
 

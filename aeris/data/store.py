@@ -96,6 +96,28 @@ class Store(Contents):
             )
         return shards.read_shard(preparation.shard_path(self.path, index), self.shape, self.chunk, rows, columns)
 
+    def read_windows(self, index: int, window: tuple[int, int], rows: slice, columns: slice) -> np.ndarray:
+        """Reads some windows of one state, and no other bytes.
+
+        Args:
+            index: Position in `times`.
+            window: Rows and columns of a window.
+            rows: Window rows wanted, for example every second one.
+            columns: Window columns wanted.
+
+        Returns:
+            Float32 ``(channels, rows, columns)``: the windows side by side, as :meth:`read` gives their pixels.
+        """
+        grid = [range(size // side) for size, side in zip(self.grid.shape, window, strict=True)]
+        chosen_rows, chosen_columns = grid[0][rows], grid[1][columns]
+        if len(chosen_rows) == len(grid[0]) and len(chosen_columns) == len(grid[1]):
+            return self.read(index)
+        strips = [slice(row * window[0], (row + 1) * window[0]) for row in chosen_rows]
+        if len(chosen_columns) == len(grid[1]):
+            return np.concatenate([self.read(index, strip) for strip in strips], axis=1)
+        cuts = [slice(column * window[1], (column + 1) * window[1]) for column in chosen_columns]
+        return np.concatenate([np.concatenate([self.read(index, strip, cut) for cut in cuts], axis=2) for strip in strips], axis=1)
+
     def partner(self, index: int) -> int:
         """Position of the state one interval after state `index`.
 

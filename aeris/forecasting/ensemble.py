@@ -20,6 +20,7 @@ from aeris.errors import ConfigurationError, DataError
 from aeris.forecasting.archive import Archive, open_forecast
 from aeris.forecasting.rollout import Forecaster, rollout
 from aeris.model.presets import SamplingRecipe
+from aeris.model.quadrants import to_pixels
 from aeris.run import Run
 from aeris.training.checkpoint import Checkpoint
 
@@ -95,9 +96,9 @@ def _run_group(
     filler = batch - len(numbers)
     slots = numbers + [numbers[-1]] * filler
     states = np.concatenate([states, np.repeat(states[-1:], filler, axis=0)])
-    tensor = torch.from_numpy(states).to(forecaster.device.torch_device, forecaster.fields.dtype)
-    for lead, drawn in enumerate(rollout(forecaster, tensor, archive.times[time], slots, seed, total, first=done + 1), start=done):
-        archive.write(time, group, lead, drawn[: len(numbers)].float().cpu().numpy())
+    tokens = forecaster.fields.tokens(torch.from_numpy(states).to(forecaster.device.torch_device, forecaster.fields.dtype))
+    for lead, drawn in enumerate(rollout(forecaster, tokens, archive.times[time], slots, seed, total, first=done + 1), start=done):
+        archive.write(time, group, lead, to_pixels(drawn[: len(numbers)], forecaster.fields.window).float().cpu().numpy())
         bar.update()
 
 

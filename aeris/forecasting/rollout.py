@@ -1,8 +1,8 @@
 """From one state to the next, again and again: a generator that holds one state of each member and never the rollout.
 
 Shapes:
-    M  member of a batch      C  state channel      H, W  pixel row, column
-    R, K, Q, P  window row, window column, quadrant, pixel of a quadrant
+    M  member of a batch      C  state channel
+    R, K, Q, P  window row, window column, quadrant, pixel of a quadrant: the order of all states here
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Forecaster:
         self.device = devices.choose()
         place, wide = self.device.torch_device, torch.float64 if precision == "float64" else torch.float32
         network = Network(self.checkpoint.model)
-        load_weights(self.checkpoint, network, "average")
+        load_weights(self.checkpoint, network, which="average")
         network.compute_dtype = getattr(torch, precision)
         network = network.to(place, wide).eval().requires_grad_(False)
         if compile and self.device.compile_available():
@@ -60,11 +60,11 @@ class Forecaster:
         self.fields = Fields(self.checkpoint.statistics, self.checkpoint.geography, self.checkpoint.model.window, place, wide)
 
     @torch.no_grad()
-    def step(self, states_MCHW: Tensor, time: np.datetime64, lead: int, members: Sequence[int], seed: int, start: np.datetime64) -> Tensor:
+    def step(self, states: Tensor, time: np.datetime64, lead: int, members: Sequence[int], seed: int, start: np.datetime64) -> Tensor:
         """Draws the next state of each member.
 
         Args:
-            states_MCHW: Physical states.
+            states: Physical states, tokens ``(M, R, K, Q, P, C)``.
             time: Their time.
             lead: Number of the step, from 1; part of the noise's name.
             members: Their numbers, part of the noise's name.
@@ -72,10 +72,10 @@ class Forecaster:
             start: Initial time, part of the noise's name.
 
         Returns:
-            Physical states one interval later.
+            Physical states one interval later, as tokens.
         """
-        fields, count = self.fields, len(states_MCHW)
-        condition = fields.condition(states_MCHW, np.repeat(time, count), np.repeat(time + self.checkpoint.interval, count))
+        fields, count = self.fields, len(states)
+        condition = fields.condition(states, np.repeat(time, count), np.repeat(time + self.checkpoint.interval, count))
         seconds = int((start - np.datetime64(0, "s")) / np.timedelta64(1, "s"))
 
         def draw(purpose: str, *place: int) -> Tensor:
@@ -86,7 +86,7 @@ class Forecaster:
             return fields.masked(self.network(x, condition, t))
 
         residual = solver.sample(velocity, draw("sampling noise"), self.recipe, lambda number: draw("churn", number))
-        return fields.next_state(states_MCHW, residual)
+        return fields.next_state(states, residual)
 
 
 def _check_noise(recipe: SamplingRecipe, checkpoint: Checkpoint) -> None:
@@ -100,13 +100,13 @@ def _check_noise(recipe: SamplingRecipe, checkpoint: Checkpoint) -> None:
 
 
 def rollout(
-    forecaster: Forecaster, states_MCHW: Tensor, start: np.datetime64, members: Sequence[int], seed: int, leads: int, first: int = 1
+    forecaster: Forecaster, states: Tensor, start: np.datetime64, members: Sequence[int], seed: int, leads: int, first: int = 1
 ) -> Iterator[Tensor]:
     """Yields the states of steps `first` to `leads`.
 
     Args:
         forecaster: Draws the next state.
-        states_MCHW: Physical states at step `first` − 1.
+        states: Physical states at step `first` − 1, tokens ``(M, R, K, Q, P, C)``.
         start: Initial time.
         members: Number of each member.
         seed: Seed of the forecast.
@@ -115,5 +115,5 @@ def rollout(
     """
     for lead in range(first, leads + 1):
         time = start + (lead - 1) * forecaster.checkpoint.interval
-        states_MCHW = forecaster.step(states_MCHW, time, lead, members, seed, start)
-        yield states_MCHW
+        states = forecaster.step(states, time, lead, members, seed, start)
+        yield states

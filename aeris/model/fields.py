@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from aeris.data.forcing import toa_incident_solar_radiation
 from aeris.data.grid import Grid
 from aeris.data.statistics import Statistics
 from aeris.data.variables import RADIATION, SEA, SEA_ICE_POINT, channel_weights
-from aeris.model.quadrants import pixel_ids, to_pixels, to_tokens
+from aeris.model.quadrants import pixel_ids, to_tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +44,24 @@ class Geography:
     sea_mask: np.ndarray | None
 
 
+class Part(Protocol):
+    """The windows and tokens that one of several processes holds."""
+
+    @property
+    def rows(self) -> slice:
+        """Its window rows."""
+
+    @property
+    def columns(self) -> slice:
+        """Its window columns."""
+
+    def cut(self, x_RKQP: Tensor, first: int = 0) -> Tensor:
+        """Its part of whole tokens, whose axis R is the one named."""
+
+    def cut_window(self, x_RKQP: Tensor, first: int = 0) -> Tensor:
+        """Its part of tokens of its windows alone."""
+
+
 class Fields:
     """Turns states into standardised tokens, conditions and residuals, and residuals into the next state.
 
@@ -53,6 +71,7 @@ class Fields:
         window: Rows and columns of a window.
         device: Where tensors live.
         dtype: Dtype of tokens; float64 for exact tests.
+        part: Which windows and tokens are here; None has all of them.
     """
 
     def __init__(
@@ -62,14 +81,15 @@ class Fields:
         window: tuple[int, int],
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        part: Part | None = None,
     ) -> None:
-        self.statistics, self.geography, self.window = statistics, geography, window
+        self.statistics, self.geography, self.window, self.part = statistics, geography, window, part
         self.device, self.dtype = torch.device(device), dtype
-        self.mean, self.std = self._column(statistics.mean), self._column(statistics.std)
-        self.residual_mean, self.residual_std = self._column(statistics.residual_mean), self._column(statistics.residual_std)
+        self.mean, self.std = self._row(statistics.mean), self._row(statistics.std)
+        self.residual_mean, self.residual_std = self._row(statistics.residual_mean), self._row(statistics.residual_std)
 
-    def _column(self, values: Sequence[float] | np.ndarray) -> Tensor:
-        return torch.as_tensor(np.asarray(values), dtype=self.dtype, device=self.device)[:, None, None]
+    def _row(self, values: Sequence[float] | np.ndarray) -> Tensor:
+        return torch.as_tensor(np.asarray(values), dtype=self.dtype, device=self.device)
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -77,14 +97,15 @@ class Fields:
         return tuple(self.statistics.channels)
 
     @property
-    def pixels(self) -> int:
-        """Number of pixels of the grid."""
+    def pixel_count(self) -> int:
+        """Number of pixels of the whole grid."""
         return self.geography.grid.shape[0] * self.geography.grid.shape[1]
 
     @cached_property
     def ids(self) -> Tensor:
-        """Global pixel number of every token, int64 ``(R, K, Q, P)``."""
-        return pixel_ids(self.geography.grid.shape, self.window).to(self.device)
+        """Global pixel number of every token here, int64 ``(R, K, Q, P)``."""
+        ids = pixel_ids(self.geography.grid.shape, self.window)
+        return (ids if self.part is None else self.part.cut(ids)).to(self.device)
 
     @cached_property
     def mask(self) -> Tensor | None:
@@ -93,7 +114,7 @@ class Fields:
             return None
         mask = torch.ones(len(self.channels), *self.geography.grid.shape, dtype=self.dtype, device=self.device)
         mask[self.channels.index(SEA)] = torch.as_tensor(self.geography.sea_mask, device=self.device).to(self.dtype)
-        return self.tokens(mask[None])[0]
+        return self._cut(mask[None])[0]
 
     def loss_weight(self, channels: Literal["uniform", "paper"]) -> Tensor:
         """Latitude weight · channel weight · mask, ``(R, K, Q, P, C)``; sums to the number of pixels where nothing is masked.
@@ -104,72 +125,88 @@ class Fields:
         count = len(self.channels)
         weights = channel_weights(self.channels) if channels == "paper" else np.full(count, 1 / count)
         rows = torch.as_tensor(self.geography.grid.loss_weight, dtype=self.dtype, device=self.device)
-        return self.masked(self.tokens((self._column(weights) * rows[:, None].expand(self.geography.grid.shape))[None])[0])
+        return self.masked(self._cut((self._row(weights)[:, None, None] * rows[:, None].expand(self.geography.grid.shape))[None])[0])
 
     @cached_property
     def _static(self) -> Tensor:
-        """Standardised static fields, ``(1, S, H, W)``."""
+        """Standardised static fields, ``(1, R, K, Q, P, S)``."""
         fields = [
             (np.asarray(self.geography.static[name], dtype=np.float64) - mean) / std
             for name, mean, std in self._forcing_statistics()
             if name != RADIATION
         ]
         stacked = np.stack(fields) if fields else np.empty((0, *self.geography.grid.shape))
-        return torch.as_tensor(stacked, dtype=self.dtype, device=self.device)[None]
+        return self._cut(torch.as_tensor(stacked, dtype=self.dtype, device=self.device)[None])
 
     def _forcing_statistics(self) -> list[tuple[str, float, float]]:
         statistics = self.statistics
         return list(zip(statistics.forcings, statistics.forcing_mean, statistics.forcing_std, strict=True))
 
+    def _cut(self, x_BCHW: Tensor) -> Tensor:
+        """Tokens of fields of the whole globe that are here."""
+        tokens = to_tokens(x_BCHW, self.window)
+        return tokens if self.part is None else self.part.cut(tokens, first=1)
+
     def tokens(self, x_BCHW: Tensor) -> Tensor:
-        """Pixels in quadrant order, ``(B, R, K, Q, P, C)``."""
-        return to_tokens(x_BCHW, self.window)
+        """Pixels of the windows that are here, in quadrant order: ``(B, R, K, Q, P, C)``."""
+        tokens = to_tokens(x_BCHW, self.window)
+        return tokens if self.part is None else self.part.cut_window(tokens, first=1)
 
     def masked(self, tokens: Tensor) -> Tensor:
         """Zeroes sea surface temperature over land."""
         return tokens if self.mask is None else tokens * self.mask
 
-    def residual(self, state_BCHW: Tensor, next_BCHW: Tensor) -> Tensor:
-        """Standardised residual of two physical states, as tokens."""
-        return self.masked(self.tokens((next_BCHW - state_BCHW - self.residual_mean) / self.residual_std))
+    def residual(self, state: Tensor, following: Tensor) -> Tensor:
+        """Standardised residual of two physical states, all three as tokens."""
+        return self.masked((following - state - self.residual_mean) / self.residual_std)
 
-    def condition(self, state_BCHW: Tensor, times: np.ndarray, target_times: np.ndarray) -> Tensor:
+    def condition(self, state: Tensor, times: np.ndarray, target_times: np.ndarray) -> Tensor:
         """Everything the network is told beside the noisy target.
 
         Args:
-            state_BCHW: Physical state.
+            state: Physical state, tokens ``(B, R, K, Q, P, C)``.
             times: Its times, datetime64 ``(B,)``.
             target_times: The times of the next state.
 
         Returns:
             Tokens ``(B, R, K, Q, P, I)``.
         """
-        parts = [(state_BCHW - self.mean) / self.std, self._static.expand(len(state_BCHW), -1, -1, -1)]
+        parts = [(state - self.mean) / self.std, self._static.expand(len(state), *self._static.shape[1:])]
         if RADIATION in self.statistics.forcings:
             parts.insert(1, self.radiation(times))
             parts.append(self.radiation(target_times))
-        return self.tokens(torch.cat(parts, dim=1))
+        return torch.cat(parts, dim=-1)
 
     def radiation(self, times: np.ndarray) -> Tensor:
-        """Standardised radiation at the top of the atmosphere, ``(B, 1, H, W)``."""
-        (mean, std), grid = self._radiation_statistics, self.geography.grid
-        field = toa_incident_solar_radiation(np.asarray(times), grid.latitude, grid.longitude)
-        return torch.as_tensor((field - mean) / std, dtype=self.dtype, device=self.device)[:, None]
+        """Standardised radiation at the top of the atmosphere, ``(B, R, K, Q, P, 1)``."""
+        (mean, std), (latitude, longitude) = self._radiation_statistics, self._coordinates
+        field = toa_incident_solar_radiation(np.asarray(times), latitude, longitude)
+        return self.tokens(torch.as_tensor((field - mean) / std, dtype=self.dtype, device=self.device)[:, None])
+
+    @cached_property
+    def _coordinates(self) -> tuple[np.ndarray, np.ndarray]:
+        """Latitudes and longitudes of the windows that are here."""
+        grid = self.geography.grid
+        if self.part is None:
+            return grid.latitude, grid.longitude
+        rows, columns = (
+            np.asarray(values).reshape(-1, side) for values, side in zip((grid.latitude, grid.longitude), self.window, strict=True)
+        )
+        return rows[self.part.rows].ravel(), columns[self.part.columns].ravel()
 
     @cached_property
     def _radiation_statistics(self) -> tuple[float, float]:
         return next((mean, std) for name, mean, std in self._forcing_statistics() if name == RADIATION)
 
-    def next_state(self, state_BCHW: Tensor, residual: Tensor) -> Tensor:
+    def next_state(self, state: Tensor, residual: Tensor) -> Tensor:
         """The physical state that a standardised residual leads to; sea surface temperature over land is set back.
 
         Args:
-            state_BCHW: Physical state.
-            residual: Tokens ``(B, R, K, Q, P, C)``.
+            state: Physical state, tokens ``(B, R, K, Q, P, C)``.
+            residual: Tokens of the same shape.
         """
-        moved = state_BCHW + to_pixels(residual, self.window) * self.residual_std + self.residual_mean
+        moved = state + residual * self.residual_std + self.residual_mean
         if self.mask is not None:
-            sea = torch.as_tensor(self.geography.sea_mask, device=self.device)
             index = self.channels.index(SEA)
-            moved[:, index] = torch.where(sea, moved[:, index], SEA_ICE_POINT)
+            moved[..., index] = torch.where(self.mask[..., index] > 0, moved[..., index], SEA_ICE_POINT)
         return moved

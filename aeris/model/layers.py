@@ -159,22 +159,33 @@ class WindowAttention(nn.Module):
             polar_row: Whether the last row of windows joins the far south (upper quadrants) with the far north (lower
                 quadrants), which then attend only among themselves.
         """
-        batch, rows, columns, quadrants, pixels, dim = x_BRKQPD.shape
-        tokens = quadrants * pixels
-        q, k, v = self.qkv(x_BRKQPD).view(batch, rows, columns, tokens, 3, self.heads, dim // self.heads).unbind(4)
+        qkv = self.qkv(x_BRKQPD).unflatten(-1, (3, self.heads, -1)).flatten(3, 4)
+        return self.out(self.mix(qkv, (polar_row, False), slice(0, self.heads)).view(x_BRKQPD.shape))
+
+    def mix(self, qkv_BRKT3NE: Tensor, seam: tuple[bool, bool], heads: slice) -> Tensor:
+        """Attention of some heads among the tokens of whole windows.
+
+        Args:
+            qkv_BRKT3NE: Queries, keys and values.
+            seam: Whether the last row, and the last column, of windows holds what does not belong together.
+            heads: Which heads these are; all are alike here.
+
+        Returns:
+            ``(B, R, K, T, N·E)``.
+        """
+        batch, rows, columns, tokens = qkv_BRKT3NE.shape[:4]
+        q, k, v = qkv_BRKT3NE.unbind(4)
         if self.rotary is not None:
             q, k = rotate(q, self.rotary), rotate(k, self.rotary)
-        if polar_row:
+        if seam[0]:
             inner = self._windows(q[:, :-1], k[:, :-1], v[:, :-1], tokens)
             polar = self._windows(q[:, -1:], k[:, -1:], v[:, -1:], tokens // 2)
-            mixed = torch.cat([inner.view(batch, rows - 1, columns, tokens, dim), polar.view(batch, 1, columns, tokens, dim)], dim=1)
-        else:
-            mixed = self._windows(q, k, v, tokens)
-        return self.out(mixed.view(x_BRKQPD.shape))
+            return torch.cat([inner.view(batch, rows - 1, columns, tokens, -1), polar.view(batch, 1, columns, tokens, -1)], dim=1)
+        return self._windows(q, k, v, tokens).view(batch, rows, columns, tokens, -1)
 
     def _windows(self, q: Tensor, k: Tensor, v: Tensor, tokens: int) -> Tensor:
         """Attention among each run of `tokens` tokens; returns ``(windows, tokens, D)``."""
-        q, k, v = (part.reshape(-1, tokens, self.heads, part.shape[-1]).transpose(1, 2) for part in (q, k, v))
+        q, k, v = (part.reshape(-1, tokens, *part.shape[-2:]).transpose(1, 2) for part in (q, k, v))
         return attend(q, k, v).transpose(1, 2).flatten(-2)
 
 

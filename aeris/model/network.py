@@ -13,6 +13,8 @@ Shapes:
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Container
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +53,18 @@ def position_field(grid: tuple[int, int], channels: int, window: tuple[int, int]
     return to_tokens(field.permute(2, 0, 1)[None], window)[0].float()
 
 
+class Context(NamedTuple):
+    """What all of the network shares of the diffusion time.
+
+    Attributes:
+        blocks: Input of the blocks' time networks: sinusoids, or the hidden layer that all blocks share, ``(B, F or D)``.
+        head: Sinusoids for the head, ``(B, F)``.
+    """
+
+    blocks: Tensor
+    head: Tensor
+
+
 class Embedding(nn.Module):
     """Input channels to tokens, in float32 (float64 for a float64 input)."""
 
@@ -79,16 +93,16 @@ class Block(nn.Module):
         self.norm_mlp = RMSNorm(config.dim)
         self.mlp = SwiGLU(config.dim, config.mlp)
 
-    def forward(self, x_BRKQPD: Tensor, time_BD: Tensor, shifted: bool) -> Tensor:
+    def forward(self, x_BRKQPD: Tensor, context: Context, seam: tuple[bool, bool]) -> Tensor:
         """Applies the block.
 
         Args:
             x_BRKQPD: Tokens, dealt to the windows that this block uses.
-            time_BD: Sinusoids of the diffusion time, or the hidden layer that all blocks share.
-            shifted: Whether those are the shifted windows, whose last row joins the poles.
+            context: What all blocks share of the diffusion time.
+            seam: Whether the last row of these windows joins the poles; columns go round the globe without a seam.
         """
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (vector.to(x_BRKQPD.dtype) for vector in self.time(time_BD))
-        polar_row = shifted and self.split_poles
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (vector.to(x_BRKQPD.dtype) for vector in self.time(context.blocks))
+        polar_row = seam[0] and self.split_poles
         x_BRKQPD = x_BRKQPD + gate_a * self.attention(self._condition(x_BRKQPD, self.norm_attention, shift_a, scale_a), polar_row)
         return x_BRKQPD + gate_m * self.mlp(self._condition(x_BRKQPD, self.norm_mlp, shift_m, scale_m))
 
@@ -119,12 +133,16 @@ class Network(nn.Module):
     Args:
         config: Its dimensions, with the channels named.
         seed: Seed of the initial weights.
+        blocks: Blocks to build; the others are left out. None builds all.
 
     Attributes:
         compute_dtype: Dtype of the activations between embedding and head; parameters stay float32.
     """
 
-    def __init__(self, config: ModelConfig, seed: int = 0) -> None:
+    token_fields = ("embedding.position",)
+    """Buffers with axes R, K, Q, P in front, of which a rank needs its own tokens."""
+
+    def __init__(self, config: ModelConfig, seed: int = 0, blocks: Container[int] | None = None) -> None:
         super().__init__()
         if not config.channels:
             raise ConfigurationError(
@@ -134,9 +152,14 @@ class Network(nn.Module):
         self.compute_dtype = torch.float32
         self.embedding = Embedding(config)
         self.time = Linear(config.time_features, config.dim) if config.time_mlp == "shared" else None
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(Block(config) if blocks is None or index in blocks else nn.Identity() for index in range(config.depth))
         self.head = Head(config)
         initialise(self, seed)
+
+    @property
+    def width(self) -> int:
+        """Width of a token."""
+        return self.config.dim
 
     def forward(self, noisy_BRKQPC: Tensor, condition_BRKQPI: Tensor, t_B: Tensor) -> Tensor:
         """Predicts the velocity.
@@ -149,25 +172,36 @@ class Network(nn.Module):
         Returns:
             Velocity F of TrigFlow, ``(B, R, K, Q, P, C)``, in the dtype of the input.
         """
+        context = self.context(t_B)
+        return self.read_out(self.run_blocks(self.embed(noisy_BRKQPC, condition_BRKQPI), context), context)
+
+    def context(self, t_B: Tensor) -> Context:
+        """What blocks and head share of the diffusion time."""
         time_BF = time_features(t_B, self.config.time_features)
+        return Context(time_BF if self.time is None else self.time(time_BF), time_BF)
+
+    def embed(self, noisy_BRKQPC: Tensor, condition_BRKQPI: Tensor) -> Tensor:
+        """Inputs to tokens of the computing dtype."""
         x = self.embedding(torch.cat([noisy_BRKQPC, condition_BRKQPI], dim=-1))
-        x = x.to(self.compute_dtype if x.dtype == torch.float32 else x.dtype)
-        x = self.run_blocks(x, time_BF if self.time is None else self.time(time_BF))
-        return self.head(x.to(noisy_BRKQPC.dtype), time_BF)
+        return x.to(self.compute_dtype if x.dtype == torch.float32 else x.dtype)
+
+    def read_out(self, x_BRKQPD: Tensor, context: Context) -> Tensor:
+        """Tokens to the velocity, in at least float32."""
+        return self.head(x_BRKQPD if x_BRKQPD.dtype == torch.float64 else x_BRKQPD.float(), context.head)
 
     def compile_blocks(self) -> None:
         """Compiles each block for itself: all of one kind share what was compiled, and the whole takes a fraction of the time."""
         for block in self.blocks:
             block.compile(dynamic=False)
 
-    def run_blocks(self, x_BRKQPD: Tensor, time_BD: Tensor) -> Tensor:
+    def run_blocks(self, x_BRKQPD: Tensor, context: Context) -> Tensor:
         """Runs the blocks, dealing the quadrants anew wherever the partition changes."""
         at_shifted = False
         for index, block in enumerate(self.blocks):
             if self.config.shifted(index) != at_shifted:
                 x_BRKQPD = unshift(x_BRKQPD) if at_shifted else shift(x_BRKQPD)
                 at_shifted = not at_shifted
-            x_BRKQPD = block(x_BRKQPD, time_BD, at_shifted)
+            x_BRKQPD = block(x_BRKQPD, context, (at_shifted, False))
         return unshift(x_BRKQPD) if at_shifted else x_BRKQPD
 
 

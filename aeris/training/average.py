@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-import torch
-from torch import Tensor
-
 from aeris.model.presets import TrainingRecipe
 
 
@@ -18,9 +13,3 @@ def decay(recipe: TrainingRecipe, batch: int, images: int) -> float:
     """
     half_life = min(recipe.ema_half_life_images, recipe.ema_rampup * images)
     return 0.5 ** (batch / max(half_life, 1e-8))
-
-
-@torch.no_grad()
-def update(average: Iterable[Tensor], weights: Iterable[Tensor], remember: float) -> None:
-    """Moves the average towards the weights, in place."""
-    torch._foreach_lerp_(list(average), list(weights), 1 - remember)

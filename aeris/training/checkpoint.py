@@ -8,6 +8,9 @@ A checkpoint is a directory::
     geography.safetensors    latitude, longitude, static fields, sea mask
     manifest.json            step, model, recipes, statistics, and name, shape and checksum of everything above
 
+A pipeline writes a file for each of its ranks, ``weights.0.safetensors`` and so on. Names are those of the whole network in any
+layout, so that any other can read them.
+
 Without its manifest a checkpoint is unfinished, and no reader takes it for one.
 """
 
@@ -16,15 +19,16 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from aeris.data.disk import write_whole
@@ -36,6 +40,7 @@ from aeris.model.fields import Geography
 from aeris.model.network import Network
 from aeris.model.presets import SamplingRecipe, TrainingRecipe
 from aeris.run import Run
+from aeris.swipe import Groups
 
 FORMAT = 1
 
@@ -94,26 +99,53 @@ class Checkpoint:
             statistics=Statistics.from_dict(manifest["statistics"]),
         )
 
-    def tensors(self, name: str) -> dict[str, Tensor]:
-        """Tensors of one file, ``weights``, ``average``, ``optimizer`` or ``geography``.
+    @cached_property
+    def files(self) -> dict[str, dict[str, Any]]:
+        """Checksum and shapes of each file, as the manifest gives them."""
+        files: dict[str, dict[str, Any]] = json.loads((self.path / "manifest.json").read_text())["files"]
+        return files
+
+    def _named(self, name: str) -> list[str]:
+        """Files of one kind, ``weights.safetensors`` or ``weights.0.safetensors`` and so on."""
+        return sorted(file for file in self.files if file.split(".")[0] == name)
+
+    def shapes(self, name: str) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor of one kind, as the manifest gives them."""
+        return {key: tuple(shape) for file in self._named(name) for key, shape in self.files[file]["shapes"].items()}
+
+    def tensors(self, name: str, wanted: Container[str] | None = None) -> dict[str, Tensor]:
+        """Tensors of one kind, ``weights``, ``average``, ``optimizer`` or ``geography``.
+
+        Args:
+            name: The kind.
+            wanted: Names of those wanted; files that hold none of them are not opened. None takes all.
 
         Raises:
-            CheckpointError: The file is missing or damaged.
+            CheckpointError: A file is missing or damaged.
         """
-        file = self.path / f"{name}.safetensors"
-        manifest = json.loads((self.path / "manifest.json").read_text())
-        if not file.exists() or _checksum(file) != manifest["files"][file.name]["sha256"]:
+        tensors: dict[str, Tensor] = {}
+        for file in self._named(name):
+            keys = [key for key in self.files[file]["shapes"] if wanted is None or key in wanted]
+            if keys:
+                self._check_file(file)
+                with safe_open(self.path / file, "pt") as content:
+                    tensors |= {key: content.get_tensor(key) for key in keys}
+        return tensors
+
+    def _check_file(self, name: str) -> None:
+        file = self.path / name
+        if not file.exists() or _checksum(file) != self.files[name]["sha256"]:
             raise CheckpointError(
                 f"{file} is {'damaged' if file.exists() else 'missing'}",
                 "Every file of a checkpoint has the checksum that its manifest gives",
                 "Take an older checkpoint of the run, or copy the file again",
             )
-        return load_file(file)
 
     @property
     def weights_id(self) -> str:
         """Checksum of the averaged weights, with which a forecast is drawn."""
-        return json.loads((self.path / "manifest.json").read_text())["files"]["average.safetensors"]["sha256"]
+        sums = [self.files[file]["sha256"] for file in self._named("average")]
+        return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
 
     @property
     def geography(self) -> Geography:
@@ -142,30 +174,63 @@ def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
-def save(checkpoint: Checkpoint, tensors: Mapping[str, Mapping[str, Tensor]], geography: Geography) -> None:
+def save(checkpoint: Checkpoint, tensors: Mapping[str, Mapping[str, Tensor]], geography: Geography, groups: Groups | None = None) -> None:
     """Writes a checkpoint; the manifest comes last, by an atomic rename.
+
+    Of all ranks that hold the same tensors one writes them, and the first rank of all the manifest. Every rank calls this.
 
     Args:
         checkpoint: Everything but the tensors; its `path` must not hold a finished checkpoint.
-        tensors: The files ``weights``, ``average`` and ``optimizer``.
+        tensors: The kinds ``weights``, ``average`` and ``optimizer``, each with this rank's tensors.
         geography: Grid, static fields and sea mask.
+        groups: This rank's place; None is a process alone.
 
     Raises:
         StoreError: The disk is full or does not take the files; what was finished before is untouched.
     """
-    path = checkpoint.path
-    shutil.rmtree(path, ignore_errors=True)
-    try:
-        path.mkdir(parents=True)
-        files = {**tensors, "geography": _geography_tensors(geography)}
-        for name, content in files.items():
-            save_file({key: value.detach().cpu().contiguous() for key, value in content.items()}, path / f"{name}.safetensors")
-        write_whole(path / "manifest.json", [json.dumps(_manifest(checkpoint, files), indent=1).encode()])
-    except (OSError, SafetensorError) as error:
+    path, groups = checkpoint.path, groups or Groups.alone()
+    at, first = groups.at, groups.rank == 0
+    if first:
+        shutil.rmtree(path, ignore_errors=True)
+    groups.barrier()
+    files = {(name if groups.layout.pp == 1 else f"{name}.{at.pp}"): content for name, content in tensors.items()}
+    if first:
+        files["geography"] = _geography_tensors(geography)
+    written = groups.collect(_write(path, files) if (at.dp, at.row, at.column, at.sp) == (0, 0, 0, 0) else {})
+    problem = next((part for part in written if isinstance(part, str)), None)
+    if first and problem is None:
+        described = {name: content for part in written for name, content in part.items()}
+        problem = _write_manifest(checkpoint, described)
+    if problem is not None:
         shutil.rmtree(path, ignore_errors=True)
         raise StoreError(
-            f"The checkpoint {path} could not be written: {error}", "A checkpoint is written whole or not at all", "Free space and resume"
-        ) from error
+            f"The checkpoint {path} could not be written: {problem}", "A checkpoint is written whole or not at all", "Free space and resume"
+        )
+
+
+def _write(path: Path, files: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any] | str:
+    """Writes tensors; returns checksum and shapes of each file, or what went wrong."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            save_file({key: value.detach().cpu().contiguous() for key, value in content.items()}, path / f"{name}.safetensors")
+        return {
+            f"{name}.safetensors": {
+                "sha256": _checksum(path / f"{name}.safetensors"),
+                "shapes": {key: list(value.shape) for key, value in content.items()},
+            }
+            for name, content in files.items()
+        }
+    except (OSError, SafetensorError) as error:
+        return str(error)
+
+
+def _write_manifest(checkpoint: Checkpoint, files: Mapping[str, Any]) -> str | None:
+    try:
+        write_whole(checkpoint.path / "manifest.json", [json.dumps(_manifest(checkpoint, files), indent=1).encode()])
+    except (OSError, StoreError) as error:
+        return str(error)
+    return None
 
 
 def _geography_tensors(geography: Geography) -> dict[str, Tensor]:
@@ -175,7 +240,7 @@ def _geography_tensors(geography: Geography) -> dict[str, Tensor]:
     return {name: torch.tensor(field) for name, field in fields.items()}
 
 
-def _manifest(checkpoint: Checkpoint, files: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
+def _manifest(checkpoint: Checkpoint, files: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "step": checkpoint.step,
@@ -187,37 +252,44 @@ def _manifest(checkpoint: Checkpoint, files: Mapping[str, Mapping[str, Tensor]])
         "interval_seconds": int(checkpoint.interval / np.timedelta64(1, "s")),
         "statistics": checkpoint.statistics.to_dict(),
         "statistics_id": checkpoint.statistics.id,
-        "files": {
-            f"{name}.safetensors": {
-                "sha256": _checksum(checkpoint.path / f"{name}.safetensors"),
-                "shapes": {key: list(value.shape) for key, value in content.items()},
-            }
-            for name, content in files.items()
-        },
+        "files": dict(files),
     }
 
 
-def load_weights(checkpoint: Checkpoint, network: Network, which: Literal["weights", "average"] = "weights") -> None:
-    """Copies a checkpoint's weights, or their average, into a network.
+def load_weights(
+    checkpoint: Checkpoint,
+    network: Network,
+    held: Mapping[str, Tensor] | None = None,
+    which: Literal["weights", "average"] = "weights",
+) -> None:
+    """Copies a checkpoint's weights, or their average, into a network or a part of one.
+
+    Args:
+        checkpoint: The checkpoint.
+        network: The network.
+        held: Parameters that are needed of it; None takes all and refuses what is left over.
+        which: The weights, or their average.
 
     Raises:
         CheckpointError: A tensor is missing, left over, or of another shape.
     """
-    tensors, parameters = checkpoint.tensors(which), dict(network.named_parameters())
-    wrong = [name for name in tensors.keys() | parameters.keys() if _shape(tensors, name) != _shape(parameters, name)]
+    shapes, parameters = checkpoint.shapes(which), dict(held or network.named_parameters())
+    names = parameters.keys() if held else parameters.keys() | shapes.keys()
+    wrong = [name for name in names if shapes.get(name) != _shape(parameters, name)]
     if wrong:
         name = sorted(wrong)[0]
         raise CheckpointError(
-            f"{checkpoint.path} has {name} as {_shape(tensors, name)}, the network as {_shape(parameters, name)}",
+            f"{checkpoint.path} has {name} as {shapes.get(name)}, the network as {_shape(parameters, name)}",
             "A checkpoint holds exactly the tensors of its network",
             "Build the network from the checkpoint's own model configuration",
         )
+    tensors = checkpoint.tensors(which, parameters)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
 
 
-def _shape(tensors: dict[str, Any], name: str) -> tuple[int, ...] | None:
+def _shape(tensors: Mapping[str, Any], name: str) -> tuple[int, ...] | None:
     return tuple(tensors[name].shape) if name in tensors else None
 
 

@@ -16,6 +16,7 @@ from aeris.errors import ConfigurationError
 from aeris.model.config import ModelConfig
 from aeris.model.presets import SamplingRecipe, TrainingRecipe
 from aeris.run import Run
+from aeris.swipe import Layout
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def configure(
     store: Store,
     steps: int,
     batch: int,
-    micro_batch: int | None,
+    micro_batch: int,
     period: slice | None,
     precision: str,
     seed: int,
@@ -69,7 +70,6 @@ def configure(
     Raises:
         ConfigurationError: Sizes, precision or period that cannot work, or a model that does not fit the store.
     """
-    micro_batch = batch if micro_batch is None else micro_batch
     _check_sizes(steps, batch, micro_batch, precision)
     if not model.channels:
         model = replace(model, channels=store.channels, forcings=store.statistics.forcings)
@@ -117,8 +117,8 @@ def _check_model(model: ModelConfig, store: Store) -> None:
     store.check_window(model.window)
 
 
-def start_run(path: Path, configuration: Configuration, store: Store) -> Run:
-    """Makes the directory of a run, or finds the one that it goes on with.
+def start_run(path: Path, configuration: Configuration, store: Store, layout: Layout) -> Run:
+    """Makes the directory of a run, or finds the one that it goes on with; the layout may be another one then.
 
     Raises:
         ConfigurationError: A run with another configuration is there.
@@ -128,7 +128,7 @@ def start_run(path: Path, configuration: Configuration, store: Store) -> Run:
         run = Run.open(path)
         _check_same(path, asked, run.configuration)
         return run
-    content = {**asked, "store": str(store.path), "versions": _versions(), "revision": _revision()}
+    content = {**asked, "layout": asdict(layout), "store": str(store.path), "versions": _versions(), "revision": _revision()}
     write_whole(path / "run.json", [json.dumps(content, indent=1).encode()])
     return Run.open(path)
 

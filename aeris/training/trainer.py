@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,8 @@ from aeris.model.fields import Fields, Geography
 from aeris.model.network import Network
 from aeris.model.presets import SamplingRecipe, TrainingRecipe
 from aeris.run import Run
+from aeris.swipe import Groups, Layout, Pass, Pipeline, ShardedAdamW, Update, held_blocks, share
+from aeris.swipe.optimizer import MOMENTS
 from aeris.training import average
 from aeris.training.checkpoint import Checkpoint, load_weights, save
 from aeris.training.configuration import Configuration, configure, start_run
@@ -53,10 +56,14 @@ def train(
     seed: int = 0,
     recipe: TrainingRecipe | None = None,
     sampling: SamplingRecipe | None = None,
+    layout: Layout | None = None,
     checkpoint_every: int = 500,
     progress: bool = True,
 ) -> Run:
     """Trains a model, or goes on with a run that was interrupted.
+
+    With a layout of several ranks every process calls this, for example under ``torchrun``; together they compute what one
+    process would.
 
     A run is stopped gracefully by SIGTERM or SIGINT: it writes a checkpoint and returns. Calling again with the same arguments
     goes on where it was; on the same machine the weights are bit-identical to those of an uninterrupted run.
@@ -66,13 +73,15 @@ def train(
         data: Training store, or its path.
         out: Directory of the run.
         steps: Optimizer steps of the whole run.
-        batch: Images a step.
-        micro_batch: Images a forward pass; divides `batch`. None takes the whole batch at once.
+        batch: Images a step, over all ranks.
+        micro_batch: Images a forward pass; divides a replica's share of the batch. None takes the whole share at once, or one
+            image in a pipeline.
         period: Inclusive slice of times to train on; None takes all.
         precision: Dtype of the activations. Weights, averages and residuals are float32 (float64 for exact tests).
         seed: Seed of weights, data order and noise.
         recipe: Optimizer, schedule, noise range and average; None takes the defaults, which suit small models.
         sampling: Recipe that the checkpoint suggests to whoever samples from it.
+        layout: How ranks share the work; None is a process alone. A run may go on with another.
         checkpoint_every: Steps between checkpoints; one is written at the end too.
         progress: Whether to show a progress bar.
 
@@ -80,16 +89,25 @@ def train(
         The run.
 
     Raises:
-        ConfigurationError: The model does not fit the store, or the run in `out` was started with other arguments.
+        ConfigurationError: The model does not fit the store or the layout, the run in `out` was started with other arguments, or
+            the processes were asked for different things.
         CheckpointError: The run's newest checkpoint is damaged.
         StoreError: A checkpoint could not be written.
     """
     store = data if isinstance(data, Store) else Store.open(data)
+    layout = layout or Layout()
+    micro_batch = micro_batch or (1 if layout.pp > 1 else max(1, batch // layout.dp))
     configuration = configure(
         model, store, steps, batch, micro_batch, period, precision, seed, recipe or TrainingRecipe(), sampling or SamplingRecipe()
     )
-    run = start_run(Path(out), configuration, store)
-    trainer = Trainer(configuration, store)
+    layout.check(configuration.model, batch=batch, micro_batch=micro_batch)
+    groups = Groups.join(layout, devices.choose())
+    groups.agree(asdict(configuration), "what to train")
+    if groups.rank == 0:
+        start_run(Path(out), configuration, store, layout)
+    groups.barrier()
+    run = Run.open(out)
+    trainer = Trainer(configuration, store, groups)
     if run.checkpoints:
         trainer.load(Checkpoint.open(run.newest))
     if trainer.step < steps:
@@ -99,20 +117,26 @@ def train(
 
 def _loop(trainer: Trainer, run: Run, checkpoint_every: int, progress: bool) -> None:
     """Steps until the end or a signal, with logbook, progress bar and checkpoints."""
-    total, logbook = trainer.configuration.steps, Logbook(run.path / "logbook.jsonl", trainer.step)
-    bar = tqdm(total=total, initial=trainer.step, desc="training", unit="step", disable=not progress)
+    total, first = trainer.configuration.steps, trainer.groups.rank == 0
+    logbook = Logbook(run.path / "logbook.jsonl", trainer.step) if first else None
+    bar = tqdm(total=total, initial=trainer.step, desc="training", unit="step", disable=not (progress and first))
     try:
-        with bar, _signals() as stopped, trainer.batches() as batches:
-            while trainer.step < total and not stopped():
-                line = trainer.advance(next(batches))
-                logbook.write(line)
+        with bar, _signals() as asked, trainer.batches() as batches:
+            stop = False
+            while trainer.step < total and not stop:
+                line = trainer.advance(next(batches), asked())
+                # Several ranks hear of a signal together, a step after it came.
+                stop = line.pop("stop") or (trainer.groups.layout.world == 1 and asked())
+                if logbook:
+                    logbook.write(line)
                 bar.set_postfix(loss=f"{line['loss']:.4f}", refresh=False)
                 bar.update()
                 if trainer.step % checkpoint_every == 0 and trainer.step < total:
                     trainer.save(run)
         trainer.save(run)
     finally:
-        logbook.close()
+        if logbook:
+            logbook.close()
 
 
 @contextmanager
@@ -138,97 +162,110 @@ def _signals() -> Iterator[Callable[[], bool]]:
 
 @dataclass(frozen=True)
 class Batch:
-    """States of one step as they were read: physical fields ``(B, C, H, W)``, their times, and the number of the first image."""
+    """This rank's images of one step, as they were read.
 
-    state: Tensor
-    target: Tensor
+    Attributes:
+        images: Their numbers in the run.
+        times: Times of the states.
+        target_times: Times of the states that follow.
+        state: Physical fields ``(B, C, H, W)`` of this rank's windows; None on a rank that needs none.
+        target: The same of the states that follow.
+    """
+
+    images: range
     times: np.ndarray
     target_times: np.ndarray
-    first_image: int
+    state: Tensor | None
+    target: Tensor | None
 
 
 class Trainer:
-    """Network, optimizer and average of one run, and the step that moves them.
+    """One rank's network, optimizer and average, and the step that moves them.
 
     Args:
         configuration: What to train.
         store: The data.
+        groups: This rank's place in the layout; None is a process alone.
     """
 
-    def __init__(self, configuration: Configuration, store: Store) -> None:
+    def __init__(self, configuration: Configuration, store: Store, groups: Groups | None = None) -> None:
         self.configuration, self.store = configuration, store
+        self.groups = groups or Groups.alone()
         self.device = devices.choose()
         self.step = self.images = self.skipped = 0
         self.pairs = store.pairs(configuration.period_slice)
         place, wide = self.device.torch_device, torch.float64 if configuration.precision == "float64" else torch.float32
-        self.network = Network(configuration.model, configuration.seed).to(place, wide)
-        self.network.compute_dtype = getattr(torch, configuration.precision)
+        model, layout = configuration.model, self.groups.layout
+        self.network = Network(model, configuration.seed, held_blocks(model, self.groups)).to(place, wide)
+        self.network.compute_dtype = wide if wide == torch.float64 else getattr(torch, configuration.precision)
         self.geography = geography_of(store)
-        self.fields = Fields(store.statistics, self.geography, configuration.model.window, place, wide)
-        self.average = {name: parameter.detach().clone() for name, parameter in self.network.named_parameters()}
-        self.optimizer = _adamw(self.network, configuration.recipe)
+        self.share = share(layout, self.groups.at)
+        part = None if layout.token_ranks == 1 else self.share
+        self.fields = Fields(store.statistics, self.geography, model.window, place, wide, part)
+        self.pipeline = Pipeline(self.network, model, self.groups, place)
+        self.optimizer = _optimizer(self.pipeline, configuration.recipe)
         self.loss_weight = self.fields.loss_weight(configuration.recipe.channel_weights)
-        if configuration.steps >= COMPILE_FROM_STEPS and self.device.compile_available():
+        if configuration.steps >= COMPILE_FROM_STEPS and layout.sp == 1 and self.device.compile_available():
             self.network.compile_blocks()
 
-    def loss(self, batch: Batch, part: slice) -> Tensor:
-        """The part of a batch's loss that the images of `part` contribute."""
+    def loss(self, predicted: Tensor, velocity: Tensor) -> Tensor:
+        """The part of a batch's loss that some samples contribute."""
+        return trigflow.weighted_loss(predicted, velocity, self.loss_weight, self.configuration.batch * self.fields.pixel_count)
+
+    def draw(self, batch: Batch, part: slice) -> Pass:
+        """Noise levels of some images and, where this rank needs them, noisy targets, conditions and velocities."""
         fields, configuration = self.fields, self.configuration
-        place = self.device.torch_device
-        state, target = (fields_.to(place, fields.dtype, non_blocking=True) for fields_ in (batch.state[part], batch.target[part]))
-        images = range(batch.first_image + part.start, batch.first_image + part.stop)
-        keys = [noise.key(configuration.seed, "training noise", image) for image in images]
+        images, place = batch.images[part], self.device.torch_device
         start = noise.key(configuration.seed, "training angle")
         uniform = [noise.spread_evenly(start, image) for image in images]
         t_B = trigflow.angle(torch.tensor(uniform, dtype=fields.dtype, device=place), configuration.recipe.noise)
+        if batch.state is None or batch.target is None:
+            return (), None, {"t_B": t_B}
+        state, target = (fields.tokens(pixels[part].to(place, fields.dtype, non_blocking=True)) for pixels in (batch.state, batch.target))
+        keys = [noise.key(configuration.seed, "training noise", image) for image in images]
         z = fields.masked(noise.normals(keys, fields.ids, len(fields.channels), fields.dtype))
         noisy, velocity = trigflow.interpolate(fields.residual(state, target), z, t_B)
         condition = fields.condition(state, batch.times[part], batch.target_times[part])
-        predicted = self.network(noisy, condition, t_B)
-        return trigflow.weighted_loss(predicted, velocity, self.loss_weight, configuration.batch * fields.pixels)
+        return (noisy, condition), velocity, {"t_B": t_B}
 
-    def advance(self, batch: Batch) -> dict[str, Any]:
-        """Takes one optimizer step and returns its line of the logbook."""
+    def advance(self, batch: Batch, stop: bool = False) -> dict[str, Any]:
+        """Takes one optimizer step and returns its line of the logbook.
+
+        Args:
+            batch: This rank's images.
+            stop: Whether this rank was asked to stop; all ranks hear of it in the line's ``stop``.
+        """
         configuration, started = self.configuration, time.perf_counter()
         size = configuration.micro_batch
-        loss = torch.zeros((), dtype=torch.float64)
-        for start in range(0, configuration.batch, size):
-            part = self.loss(batch, slice(start, start + size))
-            part.backward()
-            loss += part.detach().cpu()
+        parts = [slice(start, start + size) for start in range(0, len(batch.images), size)]
+        loss = self.pipeline.step(self.loss, [partial(self.draw, batch, part) for part in parts])
         self.step += 1
         self.images += configuration.batch
-        rate = learning_rate(configuration.recipe, self.images, configuration.steps * configuration.batch)
-        grad_norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), configuration.recipe.clip))
-        finite = bool(np.isfinite(grad_norm))
-        if finite:
-            self._update(rate)
-        self.skipped += not finite
-        self.optimizer.zero_grad(set_to_none=True)
+        recipe = configuration.recipe
+        update = self.optimizer.step(
+            rate=(rate := learning_rate(recipe, self.images, configuration.steps * configuration.batch)),
+            clip=recipe.clip,
+            remember=average.decay(recipe, configuration.batch, self.images),
+            counted=torch.stack([loss.double(), loss.new_tensor(float(stop), dtype=torch.float64)]),
+        )
+        self.skipped += not update.finite
         self.device.synchronize()
-        return self._line(float(loss), grad_norm, rate, time.perf_counter() - started)
+        return self._line(update, rate, time.perf_counter() - started)
 
-    def _update(self, rate: float) -> None:
-        """Moves the weights and their average."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        remember = average.decay(self.configuration.recipe, self.configuration.batch, self.images)
-        average.update(self.average.values(), self.network.parameters(), remember)
-
-    def _line(self, loss: float, grad_norm: float, rate: float, seconds: float) -> dict[str, Any]:
-        speed = self.configuration.batch / seconds
+    def _line(self, update: Update, rate: float, seconds: float) -> dict[str, Any]:
+        speed, (loss, stop) = self.configuration.batch / seconds, update.counted
         return {
             "step": self.step,
             "images": self.images,
             "loss": loss,
-            "grad_norm": grad_norm,
+            "grad_norm": update.grad_norm,
             "lr": rate,
             "seconds": seconds,
             "samples_per_second": speed,
-            "tflops_per_rank": flops.exact(self.configuration.model) * speed / 1e12,
+            "tflops_per_rank": flops.exact(self.configuration.model) * speed / 1e12 / self.groups.layout.world,
             "memory_gb": self.device.memory_gb(),
             "skipped": self.skipped,
+            "stop": stop > 0,
         }
 
     @contextmanager
@@ -237,27 +274,33 @@ class Trainer:
         with ThreadPoolExecutor(1, "aeris-reader") as pool:
 
             def stream() -> Iterator[Batch]:
-                ahead = pool.submit(self._read, self.images)
+                first = self.images
+                ahead = pool.submit(self._read, first)
                 while True:
                     batch = ahead.result()
-                    ahead = pool.submit(self._read, batch.first_image + self.configuration.batch)
+                    first += self.configuration.batch
+                    ahead = pool.submit(self._read, first)
                     yield batch
 
             yield stream()
 
     def _read(self, first_image: int) -> Batch:
-        configuration, store = self.configuration, self.store
-        order = sample_order(len(self.pairs), configuration.seed, first_image, configuration.batch)
-        states = self.pairs[order]
+        """Reads this rank's images, and of them its own windows; nothing on a rank between the first and the last stage."""
+        configuration, store, layout = self.configuration, self.store, self.groups.layout
+        count = configuration.batch // layout.dp
+        first = first_image + self.groups.at.dp * count
+        states = self.pairs[sample_order(len(self.pairs), configuration.seed, first, count)]
         targets = np.array([store.partner(int(index)) for index in states])
+        needed = self.pipeline.has_first or self.pipeline.has_last
 
-        def read(indices: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.stack([store.read(int(index)) for index in indices]))
+        def read(indices: np.ndarray) -> Tensor | None:
+            windows = (store.read_windows(int(index), configuration.model.window, self.share.rows, self.share.columns) for index in indices)
+            return torch.from_numpy(np.stack(list(windows))) if needed else None
 
-        return Batch(read(states), read(targets), store.times[states], store.times[targets], first_image)
+        return Batch(range(first, first + count), store.times[states], store.times[targets], read(states), read(targets))
 
     def save(self, run: Run) -> None:
-        """Writes a checkpoint into a run."""
+        """Writes a checkpoint into a run; every rank calls it."""
         configuration = self.configuration
         checkpoint = Checkpoint(
             path=run.path / "checkpoints" / f"step-{self.step:08d}",
@@ -270,17 +313,12 @@ class Trainer:
             interval=self.store.interval,
             statistics=self.store.statistics,
         )
-        moments = {
-            f"{kind}/{name}": self.optimizer.state[parameter][kind]
-            for name, parameter in self.network.named_parameters()
-            for kind in ("exp_avg", "exp_avg_sq", "step")
-            if parameter in self.optimizer.state
-        }
-        weights = dict(self.network.named_parameters())
-        save(checkpoint, {"weights": weights, "average": self.average, "optimizer": moments}, self.geography)
+        weights: dict[str, Tensor] = {**self.pipeline.parameters()}
+        files = {"weights": weights, "average": self.optimizer.averages(), "optimizer": self.optimizer.moments()}
+        save(checkpoint, files, self.geography, self.groups)
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Takes up a checkpoint's weights, average, optimizer and position.
+        """Takes up a checkpoint's weights, average, moments and position, whatever layout wrote it.
 
         Raises:
             CheckpointError: It was trained on other statistics, or its tensors are not those of this network.
@@ -291,19 +329,14 @@ class Trainer:
                 "A run goes on with the store that it began with",
                 "Use that store, or start a new run",
             )
-        load_weights(checkpoint, self.network)
-        with torch.no_grad():
-            for name, tensor in checkpoint.tensors("average").items():
-                self.average[name].copy_(tensor)
-        self._load_moments(checkpoint.tensors("optimizer"))
+        parameters = self.pipeline.parameters()
+        load_weights(checkpoint, self.network, parameters)
+        self.optimizer.load(
+            checkpoint.tensors("average", parameters),
+            checkpoint.tensors("optimizer", [f"{kind}/{name}" for kind in MOMENTS for name in parameters]),
+            checkpoint.step - checkpoint.skipped,
+        )
         self.step, self.images, self.skipped = checkpoint.step, checkpoint.images, checkpoint.skipped
-
-    def _load_moments(self, moments: dict[str, Tensor]) -> None:
-        parameters = dict(self.network.named_parameters())
-        for key, tensor in moments.items():
-            kind, name = key.split("/", 1)
-            place = "cpu" if kind == "step" else parameters[name].device
-            self.optimizer.state[parameters[name]][kind] = tensor.to(place)
 
 
 def geography_of(store: Store) -> Geography:
@@ -311,10 +344,8 @@ def geography_of(store: Store) -> Geography:
     return Geography(store.grid, dict(zip(store.static, store.static_fields, strict=True)), store.sea_mask)
 
 
-def _adamw(network: Network, recipe: TrainingRecipe) -> torch.optim.AdamW:
+def _optimizer(pipeline: Pipeline, recipe: TrainingRecipe) -> ShardedAdamW:
     """AdamW that decays the blocks' matrices and nothing else."""
-    decayed = [parameter for parameter in network.blocks.parameters() if parameter.dim() > 1]
-    chosen = {id(parameter) for parameter in decayed}
-    others = [parameter for parameter in network.parameters() if id(parameter) not in chosen]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.eps, fused=True)
+    parameters = pipeline.parameters()
+    decayed = [name for name, parameter in parameters.items() if name.startswith("blocks.") and parameter.dim() > 1]
+    return ShardedAdamW(parameters, decayed, pipeline.shared_parameters(), pipeline.groups, recipe.weight_decay, recipe.betas, recipe.eps)

@@ -1,0 +1,125 @@
+"""Invariant 1: any layout gives the same numbers as one process."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+import torch
+
+from aeris.data.store import Store
+from aeris.model.config import ModelConfig
+from aeris.model.presets import SamplingRecipe, TrainingRecipe
+from aeris.swipe import Groups, Layout
+from aeris.training.configuration import configure
+from aeris.training.trainer import Trainer
+
+MODEL = ModelConfig(grid=(16, 32), dim=32, depth=4, heads=8, mlp=24, window=(4, 4))
+RECIPE = TrainingRecipe(warmup_images=8, clip=0.05)
+
+TELLING = [
+    Layout(dp=2),
+    Layout(wp=(2, 2)),
+    Layout(sp=2),
+    Layout(sp=8),
+    Layout(pp=2, sp=4),
+    Layout(pp=2, wp=(1, 2), dp=2, sp=2, schedule="gpipe"),
+    Layout(pp=2, wp=(1, 2), sp=4, schedule="zbv"),
+]
+OTHERS = [
+    Layout(pp=4),
+    Layout(wp=(1, 2)),
+    Layout(wp=(2, 1)),
+    Layout(sp=4),
+    Layout(pp=4, wp=(1, 2)),
+    Layout(pp=2, wp=(2, 2), sp=2),
+    Layout(pp=4, wp=(2, 1), sp=4),
+    Layout(pp=4, wp=(2, 1), sp=4, schedule="gpipe"),
+    Layout(pp=2, wp=(2, 1), sp=4, schedule="interleaved_1f1b"),
+    Layout(pp=2, wp=(1, 2), sp=4, schedule="interleaved_zero_bubble"),
+    Layout(pp=3, sp=4, schedule="interleaved_1f1b"),
+    Layout(pp=6, sp=4),
+]
+
+
+def perturb(trainer: Trainer) -> None:
+    """Moves every parameter, so that no gradient is zero, as a function of its name."""
+    with torch.no_grad():
+        for name, parameter in trainer.pipeline.parameters().items():
+            seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=6).digest(), "big")
+            parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed), dtype=parameter.dtype)
+
+
+def three_steps(path: str, model: ModelConfig, layout: Layout, precision: str) -> tuple[list[dict], dict[str, torch.Tensor] | None]:
+    """Lines of three steps, and the weights on one rank of each stage."""
+    store = Store.open(path)
+    config = configure(model, store, 20, 8, 1, None, precision, 0, RECIPE, SamplingRecipe())
+    trainer = Trainer(config, store, Groups.build(layout) if layout.world > 1 else None)
+    perturb(trainer)
+    with trainer.batches() as batches:
+        lines = [trainer.advance(next(batches)) for _ in range(3)]
+    average = trainer.optimizer.averages()
+    at = trainer.groups.at
+    if (at.dp, at.row, at.column, at.sp) != (0, 0, 0, 0):
+        return lines, None
+    weights = {name: parameter.detach().clone() for name, parameter in trainer.pipeline.parameters().items()}
+    return lines, weights | {f"average/{name}": tensor.clone() for name, tensor in average.items()}
+
+
+@pytest.fixture(scope="module")
+def alone(small_store):
+    """What one process computes, by model and precision."""
+    known = {}
+
+    def get(model: ModelConfig, precision: str):
+        if (model, precision) not in known:
+            known[model, precision] = three_steps(str(small_store.path), model, Layout(), precision)
+        return known[model, precision]
+
+    return get
+
+
+def assert_same(ranks, alone, store, model: ModelConfig, layout: Layout, precision: str, tolerance: float) -> None:
+    expected_lines, expected = alone(model, precision)
+    results = ranks.run(layout.world, three_steps, str(store.path), model, layout, precision)
+    for lines, _ in results:
+        for line, one in zip(lines, expected_lines, strict=True):
+            assert line["loss"] == pytest.approx(one["loss"], rel=tolerance)
+            assert line["grad_norm"] == pytest.approx(one["grad_norm"], rel=tolerance)
+    found: dict[str, torch.Tensor] = {}
+    for _, weights in results:
+        found |= weights or {}
+    assert found.keys() == expected.keys()
+    for name, weight in found.items():
+        assert (weight - expected[name]).norm() <= tolerance * expected[name].norm(), name
+
+
+def test_no_gradient_is_zero(small_store):
+    trainer = Trainer(configure(MODEL, small_store, 20, 8, 1, None, "float64", 0, RECIPE, SamplingRecipe()), small_store)
+    perturb(trainer)
+    with trainer.batches() as batches:
+        batch = next(batches)
+    trainer.pipeline.step(trainer.loss, [lambda: trainer.draw(batch, slice(0, 8))])
+    assert all(parameter.grad.abs().max() > 0 for parameter in trainer.pipeline.parameters().values())
+
+
+@pytest.mark.parametrize("layout", TELLING, ids=str)
+def test_invariant_1_a_layout_gives_the_numbers_of_one_process(ranks, alone, small_store, layout):
+    assert_same(ranks, alone, small_store, MODEL, layout, "float64", 1e-10)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("polar", ["split", "wrap"])
+@pytest.mark.parametrize("layout", [*TELLING, *OTHERS], ids=str)
+def test_invariant_1_every_layout(ranks, alone, small_store, layout, polar):
+    model = replace(MODEL, polar=polar)
+    assert_same(ranks, alone, small_store, model, layout, "float64", 1e-10)
+    assert_same(ranks, alone, small_store, model, layout, "float32", 1e-5)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("layout", [Layout(pp=4, sp=4), Layout(pp=2, wp=(2, 1), sp=4), Layout(pp=2, sp=2)], ids=str)
+@pytest.mark.parametrize("changes", [{"shift_every": 2}, {"time_mlp": "shared"}, {"rope": False}], ids=str)
+def test_invariant_1_every_kind_of_network(ranks, alone, small_store, layout, changes):
+    assert_same(ranks, alone, small_store, replace(MODEL, **changes), layout, "float64", 1e-10)
