@@ -179,6 +179,7 @@ def forecast(
     precision: Precision = "bfloat16",
     compile: bool = False,
     sampling: SamplingChanges = SamplingChanges(),  # type: ignore[valid-type]  # noqa: B008
+    layout: Layout = Layout(),  # noqa: B008
 ) -> None:
     """Draws an ensemble from each initial time into an archive, or goes on with one that was interrupted.
 
@@ -194,12 +195,14 @@ def forecast(
         precision: Dtype of the activations.
         compile: Compile the network, worth it for long forecasts.
         sampling: Changes to the sampler that the checkpoint suggests.
+        layout: How the processes of ``torchrun`` share the work.
     """
     import aeris
     from aeris.training.checkpoint import Checkpoint
 
     recipe = dataclasses.replace(Checkpoint.open(checkpoint).sampling, **_given(sampling))
-    aeris.forecast(checkpoint, initial, times, members, lead, out, seed, batch=batch, sampling=recipe, precision=precision, compile=compile)
+    how = {"sampling": recipe, "precision": precision, "compile": compile, "layout": layout}
+    aeris.forecast(checkpoint, initial, times, members, lead, out, seed, batch=batch, **how)
     print(f"wrote {out}")
 
 

@@ -1,5 +1,8 @@
 """Samplers of the TrigFlow probability-flow equation: Heun in the angle, DPM-Solver++(2S) and (2M), and churn that keeps the marginals.
 
+A sampler does not call the network: it is a generator that yields (x, angle) and is sent the velocity there, so that whoever drives
+it may keep several on the way at once.
+
 Shapes:
     B  sample            ... token axes
 """
@@ -8,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import torch
 from torch import Tensor
@@ -16,7 +19,11 @@ from torch import Tensor
 from aeris.diffusion.trigflow import Velocity, denoise
 from aeris.model.presets import SamplingRecipe
 
-Step = Callable[[Velocity, Tensor, float, float], Tensor]
+Sampler = Generator[tuple[Tensor, float], Tensor, Tensor]
+"""Yields noisy samples and their angle, receives the velocity, returns the result."""
+
+Step = Callable[[Tensor, float, float], Sampler]
+"""From angle s to angle t."""
 
 
 def angles(steps: int, noise: tuple[float, float], rho: float) -> list[float]:
@@ -31,17 +38,16 @@ def angles(steps: int, noise: tuple[float, float], rho: float) -> list[float]:
     return [math.atan((high + k / (steps - 1) * (low - high)) ** rho) for k in range(steps)] + [0.0]
 
 
-def sample(velocity: Velocity, x_B: Tensor, recipe: SamplingRecipe, noise: Callable[[int], Tensor] | None = None) -> Tensor:
-    """Draws samples by following the equation from noise to data.
+def sampler(x_B: Tensor, recipe: SamplingRecipe, noise: Callable[[int], Tensor] | None = None) -> Sampler:
+    """Follows the equation from noise to data.
 
     Args:
-        velocity: The network, F(x, t).
         x_B: Standard normal noise, the start.
         recipe: Levels, solver and churn.
         noise: Fresh standard normal noise for the step of this number; needed where the recipe churns.
 
     Returns:
-        Clean samples, shaped as `x_B`.
+        A generator that returns clean samples, shaped as `x_B`.
     """
     solvers: dict[str, Step] = {"heun": heun_step, "dpm2s": dpm2s_step, "dpm2m": Dpm2mStep()}
     step = solvers[recipe.solver]
@@ -52,26 +58,57 @@ def sample(velocity: Velocity, x_B: Tensor, recipe: SamplingRecipe, noise: Calla
         if raised > s:
             assert noise is not None
             x_B, s = churn(x_B, s, raised, noise(number)), raised
-        x_B = step(velocity, x_B, s, t) if t > 0 else denoise(x_B, velocity(x_B, _full(s, x_B)), _full(s, x_B))
+        if t > 0:
+            x_B = yield from step(x_B, s, t)
+        else:
+            x_B = denoise(x_B, (yield x_B, s), full(s, x_B))
     return x_B
 
 
-def heun_step(velocity: Velocity, x: Tensor, s: float, t: float) -> Tensor:
+def drive(following: Sampler, velocity: Velocity) -> Tensor:
+    """Runs a sampler, or one step of it, to its end.
+
+    Args:
+        following: The sampler.
+        velocity: The network, F(x, t).
+    """
+    try:
+        x, t = next(following)
+        while True:
+            x, t = following.send(velocity(x, full(t, x)))
+    except StopIteration as end:
+        return end.value
+
+
+def calls(recipe: SamplingRecipe) -> list[float]:
+    """Angles at which a sampler of this recipe calls the network, in their order."""
+    asked: list[float] = []
+
+    def note(x: Tensor, t: Tensor) -> Tensor:
+        asked.append(float(t[0]))
+        return x
+
+    nothing = torch.zeros(1, dtype=torch.float64)
+    drive(sampler(nothing, recipe, lambda number: nothing), note)
+    return asked
+
+
+def heun_step(x: Tensor, s: float, t: float) -> Sampler:
     """Heun's second-order step of dx/dt = F from angle s to t."""
-    first = velocity(x, _full(s, x))
-    second = velocity(x + (t - s) * first, _full(t, x))
+    first = yield x, s
+    second = yield x + (t - s) * first, t
     return x + (t - s) * (first + second) / 2
 
 
-def dpm2s_step(velocity: Velocity, x: Tensor, s: float, t: float) -> Tensor:
+def dpm2s_step(x: Tensor, s: float, t: float) -> Sampler:
     """DPM-Solver++(2S) in data prediction (arXiv 2211.01095, algorithm 1), with λ = −ln tan t and the midpoint in λ.
 
     With signal cos t and noise sin t, its first-order step is the rotation x_t = cos(s−t) x_s − sin(s−t) F.
     """
     middle = math.atan(math.sqrt(math.tan(s) * math.tan(t)))
-    first = velocity(x, _full(s, x))
+    first = yield x, s
     x_middle = math.cos(s - middle) * x - math.sin(s - middle) * first
-    clean = denoise(x_middle, velocity(x_middle, _full(middle, x)), _full(middle, x))
+    clean = denoise(x_middle, (yield x_middle, middle), full(middle, x))
     return _towards(clean, x, s, t)
 
 
@@ -85,9 +122,9 @@ class Dpm2mStep:
     def __init__(self) -> None:
         self._last: tuple[float, Tensor] | None = None
 
-    def __call__(self, velocity: Velocity, x: Tensor, s: float, t: float) -> Tensor:
+    def __call__(self, x: Tensor, s: float, t: float) -> Sampler:
         """Steps from angle s to t."""
-        clean = denoise(x, velocity(x, _full(s, x)), _full(s, x))
+        clean = denoise(x, (yield x, s), full(s, x))
         width = math.log(math.tan(s) / math.tan(t))
         middle = clean
         if self._last is not None:
@@ -120,6 +157,6 @@ def churn(x: Tensor, s: float, raised: float, noise: Tensor) -> Tensor:
     return cosine * x + math.sqrt(1 - cosine**2) * noise
 
 
-def _full(t: float, x: Tensor) -> Tensor:
+def full(t: float, x: Tensor) -> Tensor:
     """The angle of every sample."""
     return torch.full((x.shape[0],), t, dtype=x.dtype, device=x.device)

@@ -12,16 +12,19 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
+from torch import Tensor
 from tqdm.auto import tqdm
 
+from aeris import device as devices
 from aeris.data.grid import Grid, drop_pole_row
 from aeris.data.states import channels_of, check_state, fill_land, stack
 from aeris.errors import ConfigurationError, DataError
 from aeris.forecasting.archive import Archive, open_forecast
-from aeris.forecasting.rollout import Forecaster, rollout
+from aeris.forecasting.rollout import Ensemble, Forecaster, rollout
 from aeris.model.presets import SamplingRecipe
 from aeris.model.quadrants import to_pixels
 from aeris.run import Run
+from aeris.swipe import Groups, Layout, gather
 from aeris.training.checkpoint import Checkpoint
 
 
@@ -37,12 +40,15 @@ def forecast(
     sampling: SamplingRecipe | None = None,
     precision: Literal["bfloat16", "float32", "float64"] = "bfloat16",
     compile: bool = False,
+    layout: Layout | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Draws an ensemble from each initial time and writes it into an archive, or goes on with one that was interrupted.
 
     A member is a function of the checkpoint, the initial state, the seed and its number: members are computed in batches of a
     fixed size, the last one filled up, so that neither their count nor an interruption changes a bit on one kind of machine.
+    With a layout of several ranks every process calls this; batches of members are dealt to the data replicas, fill the pipelines,
+    and are written by ranks that own them.
 
     Args:
         checkpoint: A run, of which the newest checkpoint is taken, or a checkpoint.
@@ -56,6 +62,7 @@ def forecast(
         sampling: Sampler; None takes the checkpoint's.
         precision: Dtype of the activations.
         compile: Whether to compile the network, worth it for long forecasts.
+        layout: How ranks share the work; None is a process alone.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -71,35 +78,70 @@ def forecast(
     leads = _leads(lead, opened.interval)
     starts = _times(times)
     _check_counts(members, batch)
+    layout = layout or Layout()
+    layout.check(opened.model)
     states = initial_states(initial, opened, starts)
-    forecaster = Forecaster(opened, sampling, precision, compile)
+    groups = Groups.join(layout, devices.choose())
+    forecaster = Forecaster(opened, sampling, precision, compile, groups)
     archive = Archive(Path(out), tuple(opened.statistics.channels), opened.geography.grid, starts, members, min(batch, members), leads)
-    archive.lay_out(_configuration(opened, forecaster, archive, seed, batch, precision, compile))
-    with tqdm(total=len(starts) * archive.groups * len(leads), desc="forecasting", unit="step", disable=not progress) as bar:
-        for time in range(len(starts)):
-            for group in range(archive.groups):
-                _run_group(forecaster, archive, states[time], time, group, seed, batch, bar)
+    configuration = _configuration(opened, forecaster, archive, seed, batch, precision, compile)
+    groups.agree(configuration, "what to forecast")
+    if groups.rank == 0:
+        archive.lay_out(configuration)
+    groups.barrier()
+    tasks = [(time, group) for time in range(len(starts)) for group in range(archive.groups)][groups.at.dp :: layout.dp]
+    total = len(starts) * archive.groups * len(leads)
+    with tqdm(total=total, desc="forecasting", unit="step", disable=not progress or groups.rank > 0) as bar:
+        for first in range(0, len(tasks), layout.pp):
+            _run_tasks(forecaster, archive, states, tasks[first : first + layout.pp], seed, batch, bar)
+    groups.barrier()
     return open_forecast(out)
 
 
-def _run_group(
-    forecaster: Forecaster, archive: Archive, state_CHW: np.ndarray, time: int, group: int, seed: int, batch: int, bar: tqdm
+def _run_tasks(
+    forecaster: Forecaster, archive: Archive, states: np.ndarray, tasks: list[tuple[int, int]], seed: int, slots: int, bar: tqdm
 ) -> None:
-    """Rolls one group of members out from where its ledger stands."""
-    done, total = archive.finished(time, group), len(archive.leads)
-    bar.update(done)
-    if done == total:
+    """Rolls groups of members out together, each from where its ledger stands, and writes them as they come."""
+    groups, total = forecaster.groups, len(archive.leads)
+    # The ledger moves while others write: all ranks go by what the first one of them sees.
+    done = groups.collect([archive.finished(*task) for task in tasks])[groups.layout.ranks(dp=groups.at.dp)[0]]
+    ensembles = {}
+    for (time, group), finished in zip(tasks, done, strict=True):
+        members = list(archive.numbers(group))
+        # A batch of fixed size gives each member the same bits however many run with it.
+        members += [members[-1]] * (slots - len(members))
+        tokens = None
+        if forecaster.pipeline.has_first:
+            tokens = _first_states(forecaster, archive, states[time], time, group, finished, slots)
+        ensembles[time, group] = Ensemble(archive.times[time], members, tokens, finished)
+        bar.update(finished * groups.layout.dp)
+    owners = {id(ensemble): number for number, ensemble in enumerate(ensembles.values())}
+    places = {id(ensemble): task for task, ensemble in ensembles.items()}
+    for ensemble in rollout(forecaster, list(ensembles.values()), total, seed):
+        time, group = places[id(ensemble)]
+        _write(forecaster, archive, ensemble, time, group, owners[id(ensemble)])
+        bar.update(groups.layout.dp)
+
+
+def _first_states(
+    forecaster: Forecaster, archive: Archive, state_CHW: np.ndarray, time: int, group: int, done: int, slots: int
+) -> Tensor:
+    """The states from which a group of members goes on, filled up to a whole batch."""
+    count = len(archive.numbers(group))
+    states = np.repeat(state_CHW[None], count, axis=0) if done == 0 else archive.read(time, group, done - 1)
+    states = np.concatenate([states, np.repeat(states[-1:], slots - count, axis=0)])
+    return forecaster.fields.whole_tokens(torch.from_numpy(states).to(forecaster.device.torch_device, forecaster.fields.dtype))
+
+
+def _write(forecaster: Forecaster, archive: Archive, ensemble: Ensemble, time: int, group: int, number: int) -> None:
+    """Writes the states of a group from the rank that owns it; those that share its tokens hand them over."""
+    if ensemble.states is None:
         return
-    numbers = list(archive.numbers(group))
-    states = np.repeat(state_CHW[None], len(numbers), axis=0) if done == 0 else archive.read(time, group, done - 1)
-    # A batch of fixed size gives each member the same bits however many run with it.
-    filler = batch - len(numbers)
-    slots = numbers + [numbers[-1]] * filler
-    states = np.concatenate([states, np.repeat(states[-1:], filler, axis=0)])
-    tokens = forecaster.fields.tokens(torch.from_numpy(states).to(forecaster.device.torch_device, forecaster.fields.dtype))
-    for lead, drawn in enumerate(rollout(forecaster, tokens, archive.times[time], slots, seed, total, first=done + 1), start=done):
-        archive.write(time, group, lead, to_pixels(drawn[: len(numbers)], forecaster.fields.window).float().cpu().numpy())
-        bar.update()
+    groups, count = forecaster.groups, len(archive.numbers(group))
+    whole = gather(ensemble.states[:count], groups.layout, groups.image, first=1)
+    owner = groups.layout.ranks(dp=groups.at.dp, pp=groups.at.pp)[number % groups.layout.token_ranks]
+    if groups.rank == owner:
+        archive.write(time, group, ensemble.lead - 1, to_pixels(whole, forecaster.fields.window).float().cpu().numpy())
 
 
 def _leads(lead: str | pd.Timedelta, interval: np.timedelta64) -> np.ndarray:

@@ -8,6 +8,7 @@ Shapes:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +22,25 @@ from aeris.errors import ConfigurationError
 from aeris.model.fields import Fields
 from aeris.model.network import Network
 from aeris.model.presets import SamplingRecipe
+from aeris.swipe import Groups, Pipeline, Requests, Stream, held_blocks, share
 from aeris.training.checkpoint import Checkpoint, load_weights
+
+
+@dataclass
+class Ensemble:
+    """Some members from one initial time, on their way.
+
+    Attributes:
+        start: Initial time.
+        members: Number of each member.
+        states: Their physical states, tokens ``(M, R, K, Q, P, C)``; None on ranks that do not hold the first stage.
+        lead: Steps taken.
+    """
+
+    start: np.datetime64
+    members: Sequence[int]
+    states: Tensor | None
+    lead: int = 0
 
 
 class Forecaster:
@@ -32,6 +51,7 @@ class Forecaster:
         recipe: How to sample; None takes the checkpoint's own.
         precision: Dtype of the activations.
         compile: Whether to compile the network: slower to start, faster afterwards, with other rounding.
+        groups: This rank's place in a layout; None is a process alone.
 
     Raises:
         CheckpointError: The checkpoint is unfinished or damaged.
@@ -44,49 +64,68 @@ class Forecaster:
         recipe: SamplingRecipe | None = None,
         precision: Literal["bfloat16", "float32", "float64"] = "bfloat16",
         compile: bool = False,
+        groups: Groups | None = None,
     ) -> None:
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.open(checkpoint)
         self.recipe = recipe or self.checkpoint.sampling
         _check_noise(self.recipe, self.checkpoint)
-        self.device = devices.choose()
+        self.device, self.groups = devices.choose(), groups or Groups.alone()
+        model, layout = self.checkpoint.model, self.groups.layout
         place, wide = self.device.torch_device, torch.float64 if precision == "float64" else torch.float32
-        network = Network(self.checkpoint.model)
-        load_weights(self.checkpoint, network, which="average")
-        network.compute_dtype = getattr(torch, precision)
+        network = Network(model, blocks=held_blocks(model, self.groups))
+        load_weights(self.checkpoint, network, dict(network.named_parameters()), "average")
+        network.compute_dtype = wide if wide == torch.float64 else getattr(torch, precision)
         network = network.to(place, wide).eval().requires_grad_(False)
-        if compile and self.device.compile_available():
+        if compile and layout.sp == 1 and self.device.compile_available():
             network.compile_blocks()
         self.network = self.device.optimize(network)
-        self.fields = Fields(self.checkpoint.statistics, self.checkpoint.geography, self.checkpoint.model.window, place, wide)
+        part = None if layout.token_ranks == 1 else share(layout, self.groups.at)
+        self.fields = Fields(self.checkpoint.statistics, self.checkpoint.geography, model.window, place, wide, part)
+        self.pipeline = Pipeline(self.network, model, self.groups, place)
+        self.stream = Stream(self.pipeline)
+        self.calls = solver.calls(self.recipe)
 
     @torch.no_grad()
-    def step(self, states: Tensor, time: np.datetime64, lead: int, members: Sequence[int], seed: int, start: np.datetime64) -> Tensor:
-        """Draws the next state of each member.
+    def step(self, ensembles: Sequence[Ensemble], seed: int) -> None:
+        """Moves each ensemble one interval on; those of one call have equally many members.
 
         Args:
-            states: Physical states, tokens ``(M, R, K, Q, P, C)``.
-            time: Their time.
-            lead: Number of the step, from 1; part of the noise's name.
-            members: Their numbers, part of the noise's name.
+            ensembles: The ensembles; together they fill the stages of a pipeline.
             seed: Seed of the forecast.
-            start: Initial time, part of the noise's name.
-
-        Returns:
-            Physical states one interval later, as tokens.
         """
-        fields, count = self.fields, len(states)
-        condition = fields.condition(states, np.repeat(time, count), np.repeat(time + self.checkpoint.interval, count))
-        seconds = int((start - np.datetime64(0, "s")) / np.timedelta64(1, "s"))
+        fields, count = self.fields, len(ensembles[0].members)
+        given = [{"t_B": torch.full((count,), angle, dtype=fields.dtype, device=fields.device)} for angle in self.calls]
+        tokens = self.pipeline.tokens(count)
+        answer = torch.empty(*tokens.shape[:-1], len(fields.channels), dtype=fields.dtype, device="meta")
+        samplers = [self._requests(ensemble, seed) for ensemble in ensembles] if self.pipeline.has_first else []
+        for ensemble, residual in zip(ensembles, self.stream.run(samplers, len(ensembles), given, answer), strict=False):
+            assert ensemble.states is not None
+            ensemble.states = fields.next_state(ensemble.states, residual)
+        for ensemble in ensembles:
+            ensemble.lead += 1
+
+    def _requests(self, ensemble: Ensemble, seed: int) -> Requests:
+        """The calls of one sampler, with noise that is named by seed, lead, initial time and member."""
+        fields, states, count = self.fields, ensemble.states, len(ensemble.members)
+        assert states is not None
+        interval, lead = self.checkpoint.interval, ensemble.lead + 1
+        time = ensemble.start + ensemble.lead * interval
+        condition = fields.condition(states, np.repeat(time, count), np.repeat(time + interval, count))
+        seconds = int((ensemble.start - np.datetime64(0, "s")) / np.timedelta64(1, "s"))
 
         def draw(purpose: str, *place: int) -> Tensor:
-            keys = [noise.key(seed, purpose, lead, seconds, member, *place) for member in members]
+            keys = [noise.key(seed, purpose, lead, seconds, member, *place) for member in ensemble.members]
             return fields.masked(noise.normals(keys, fields.ids, len(fields.channels), fields.dtype))
 
-        def velocity(x: Tensor, t: Tensor) -> Tensor:
-            return fields.masked(self.network(x, condition, t))
-
-        residual = solver.sample(velocity, draw("sampling noise"), self.recipe, lambda number: draw("churn", number))
-        return fields.next_state(states, residual)
+        following = solver.sampler(draw("sampling noise"), self.recipe, lambda number: draw("churn", number))
+        try:
+            x, _ = next(following)
+            while True:
+                velocity = yield x, condition
+                x, _ = following.send(fields.masked(velocity))
+        except StopIteration as end:
+            residual: Tensor = end.value
+            return residual
 
 
 def _check_noise(recipe: SamplingRecipe, checkpoint: Checkpoint) -> None:
@@ -99,21 +138,15 @@ def _check_noise(recipe: SamplingRecipe, checkpoint: Checkpoint) -> None:
         )
 
 
-def rollout(
-    forecaster: Forecaster, states: Tensor, start: np.datetime64, members: Sequence[int], seed: int, leads: int, first: int = 1
-) -> Iterator[Tensor]:
-    """Yields the states of steps `first` to `leads`.
+def rollout(forecaster: Forecaster, ensembles: Sequence[Ensemble], leads: int, seed: int) -> Iterator[Ensemble]:
+    """Yields each ensemble as often as it has moved one interval on, with the states that it has reached.
 
     Args:
-        forecaster: Draws the next state.
-        states: Physical states at step `first` − 1, tokens ``(M, R, K, Q, P, C)``.
-        start: Initial time.
-        members: Number of each member.
-        seed: Seed of the forecast.
+        forecaster: Draws the next states.
+        ensembles: Where they stand; those that were interrupted begin at their own lead.
         leads: Last step.
-        first: First step; larger than 1 goes on with an interrupted rollout.
+        seed: Seed of the forecast.
     """
-    for lead in range(first, leads + 1):
-        time = start + (lead - 1) * forecaster.checkpoint.interval
-        states = forecaster.step(states, time, lead, members, seed, start)
-        yield states
+    while active := [ensemble for ensemble in ensembles if ensemble.lead < leads]:
+        forecaster.step(active, seed)
+        yield from active

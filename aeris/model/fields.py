@@ -114,7 +114,7 @@ class Fields:
             return None
         mask = torch.ones(len(self.channels), *self.geography.grid.shape, dtype=self.dtype, device=self.device)
         mask[self.channels.index(SEA)] = torch.as_tensor(self.geography.sea_mask, device=self.device).to(self.dtype)
-        return self._cut(mask[None])[0]
+        return self.whole_tokens(mask[None])[0]
 
     def loss_weight(self, channels: Literal["uniform", "paper"]) -> Tensor:
         """Latitude weight · channel weight · mask, ``(R, K, Q, P, C)``; sums to the number of pixels where nothing is masked.
@@ -125,7 +125,7 @@ class Fields:
         count = len(self.channels)
         weights = channel_weights(self.channels) if channels == "paper" else np.full(count, 1 / count)
         rows = torch.as_tensor(self.geography.grid.loss_weight, dtype=self.dtype, device=self.device)
-        return self.masked(self._cut((self._row(weights)[:, None, None] * rows[:, None].expand(self.geography.grid.shape))[None])[0])
+        return self.masked(self.whole_tokens((self._row(weights)[:, None, None] * rows[:, None].expand(self.geography.grid.shape))[None])[0])
 
     @cached_property
     def _static(self) -> Tensor:
@@ -136,14 +136,14 @@ class Fields:
             if name != RADIATION
         ]
         stacked = np.stack(fields) if fields else np.empty((0, *self.geography.grid.shape))
-        return self._cut(torch.as_tensor(stacked, dtype=self.dtype, device=self.device)[None])
+        return self.whole_tokens(torch.as_tensor(stacked, dtype=self.dtype, device=self.device)[None])
 
     def _forcing_statistics(self) -> list[tuple[str, float, float]]:
         statistics = self.statistics
         return list(zip(statistics.forcings, statistics.forcing_mean, statistics.forcing_std, strict=True))
 
-    def _cut(self, x_BCHW: Tensor) -> Tensor:
-        """Tokens of fields of the whole globe that are here."""
+    def whole_tokens(self, x_BCHW: Tensor) -> Tensor:
+        """Those pixels of the whole globe that are here, in quadrant order: ``(B, R, K, Q, P, C)``."""
         tokens = to_tokens(x_BCHW, self.window)
         return tokens if self.part is None else self.part.cut(tokens, first=1)
 

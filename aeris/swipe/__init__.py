@@ -17,6 +17,8 @@ _HOME = {
     "Pipeline": "pipeline",
     "WindowTransformer": "pipeline",
     "held_blocks": "pipeline",
+    "Stream": "stream",
+    "Requests": "stream",
     "ShardedAdamW": "optimizer",
     "Update": "optimizer",
 }
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from aeris.swipe.layout import Coordinates, Layout
     from aeris.swipe.optimizer import ShardedAdamW, Update
     from aeris.swipe.pipeline import Pass, Pipeline, WindowTransformer, held_blocks
+    from aeris.swipe.stream import Requests, Stream
     from aeris.swipe.tokens import Share, gather, join, share
 
 

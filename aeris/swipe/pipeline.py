@@ -356,14 +356,14 @@ class Pipeline:
 
     def _routed(self, index: int, example: Pass, samples: int) -> RoutedStage:
         stage, (inputs, target, _) = self.stages[index], example
-        tokens = self._tokens(samples)
+        tokens = self.tokens(samples)
         received = tuple(tensor.to("meta") for tensor in inputs) if stage.plan.first else (tokens,)
         given = target.to("meta") if stage.plan.last and target is not None else tokens
         deferral = self._deferrals.get(index)
         return RoutedStage(stage, index, self.routes(index), self.groups, (received, given), self.device, deferral)
 
-    def _tokens(self, samples: int) -> Tensor:
-        """What stages send to each other."""
+    def tokens(self, samples: int) -> Tensor:
+        """Example of what stages send to each other for so many samples, on the meta device."""
         shape, layout = self.shape, self.groups.layout
         windows = [pixels // window // ranks for pixels, window, ranks in zip(shape.grid, shape.window, layout.wp, strict=True)]
         quadrants = max(1, QUADRANTS // layout.sp)

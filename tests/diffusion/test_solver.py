@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from aeris.diffusion import trigflow
-from aeris.diffusion.solver import Dpm2mStep, angles, churn, churned_angle, dpm2s_step, heun_step, sample
+from aeris.diffusion.solver import Dpm2mStep, angles, calls, churn, churned_angle, dpm2s_step, drive, heun_step, sampler
 from aeris.errors import ConfigurationError
 from aeris.model.presets import SamplingRecipe
 
@@ -67,7 +67,7 @@ def test_solvers_have_second_order(make):
     for count in (160, 320, 640):
         grid, y, step = np.linspace(1.5, 0.05, count + 1), x, make()
         for s, t in itertools.pairwise(grid):
-            y = step(velocity, y, float(s), float(t))
+            y = drive(step(y, float(s), float(t)), velocity)
         errors.append(float((y - flow(x, 1.5, 0.05)).abs().max()))
     orders = np.log2(np.array(errors[:-1]) / errors[1:])
     assert (orders > 1.9).all() and (orders < 2.2).all(), orders
@@ -117,21 +117,22 @@ def test_samples_have_the_distribution_of_the_data(solver, churned):
     def noise(_: int) -> torch.Tensor:
         return torch.randn(20_000, 3, generator=generator, dtype=torch.float64)
 
-    drawn = sample(velocity, noise(0), recipe, noise)
+    drawn = drive(sampler(noise(0), recipe, noise), velocity)
     torch.testing.assert_close(drawn.mean(0), MEAN, atol=0.04, rtol=0)
     torch.testing.assert_close(drawn.std(0), DEVIATION, atol=0, rtol=0.03)
 
 
 @pytest.mark.parametrize(("solver", "cost"), [("heun", 19), ("dpm2s", 19), ("dpm2m", 10)])
 def test_a_sample_costs_two_calls_a_level_less_one_or_one_with_the_multistep_solver(solver, cost):
-    calls = []
+    asked = []
 
     def counted(x, t_B):
-        calls.append(float(t_B[0]))
+        asked.append(float(t_B[0]))
         return velocity(x, t_B)
 
-    sample(counted, torch.randn(2, 3, dtype=torch.float64), SamplingRecipe(solver=solver, steps=10))
-    assert len(calls) == cost
+    recipe = SamplingRecipe(solver=solver, steps=10)
+    drive(sampler(torch.randn(2, 3, dtype=torch.float64), recipe), counted)
+    assert len(asked) == cost and asked == calls(recipe)
 
 
 def test_the_loss_of_parts_adds_up_to_the_whole():

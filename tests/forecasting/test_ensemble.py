@@ -16,7 +16,7 @@ from aeris.diffusion import noise
 from aeris.errors import CheckpointError, ConfigurationError, DataError, StoreError
 from aeris.forecasting import ensemble
 from aeris.forecasting.archive import Archive
-from aeris.forecasting.rollout import Forecaster
+from aeris.forecasting.rollout import Ensemble, Forecaster
 from aeris.model.config import ModelConfig
 from aeris.model.presets import SamplingRecipe, TrainingRecipe
 from aeris.model.quadrants import to_pixels
@@ -73,14 +73,16 @@ def test_an_untrained_network_adds_scaled_noise(small_store, small_world, tmp_pa
         forecaster.network.head.project.weight.zero_()
     statistics, start = small_store.statistics, np.datetime64("2001-01-01T12", "ns")
     states = torch.from_numpy(np.stack([small_store.read(2)] * 2).astype(np.float64))
-    drawn = forecaster.step(forecaster.fields.tokens(states), start, 1, [0, 5], 9, start)
+    ensemble = Ensemble(start, [0, 5], forecaster.fields.tokens(states))
+    forecaster.step([ensemble], 9)
+    assert ensemble.lead == 1
     keys = [noise.key(9, "sampling noise", 1, 978350400, member) for member in (0, 5)]
     z = to_pixels(noise.normals(keys, forecaster.fields.ids, 5, torch.float64), MODEL.window).numpy()
     scale = math.cos(math.atan(SAMPLING.noise[0])) * statistics.residual_std + 0.0
     expected = states.numpy() + scale[:, None, None] * z + statistics.residual_mean[:, None, None]
     sea = small_store.sea_mask
     expected[:, -1] = np.where(sea, expected[:, -1], 271.35)
-    np.testing.assert_allclose(to_pixels(drawn, MODEL.window).numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(to_pixels(ensemble.states, MODEL.window).numpy(), expected, rtol=1e-6)
 
 
 def test_invariant_4_a_member_does_not_depend_on_how_many_run(ask, small_world):

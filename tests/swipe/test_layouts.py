@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+import xarray as xr
 
+import aeris
 from aeris.data.store import Store
+from aeris.forecasting.ensemble import forecast
 from aeris.model.config import ModelConfig
 from aeris.model.presets import SamplingRecipe, TrainingRecipe
+from aeris.run import Run
 from aeris.swipe import Groups, Layout
+from aeris.training.checkpoint import Checkpoint
 from aeris.training.configuration import configure
-from aeris.training.trainer import Trainer
+from aeris.training.trainer import Trainer, train
 
 MODEL = ModelConfig(grid=(16, 32), dim=32, depth=4, heads=8, mlp=24, window=(4, 4))
 RECIPE = TrainingRecipe(warmup_images=8, clip=0.05)
@@ -123,3 +130,69 @@ def test_invariant_1_every_layout(ranks, alone, small_store, layout, polar):
 @pytest.mark.parametrize("changes", [{"shift_every": 2}, {"time_mlp": "shared"}, {"rope": False}], ids=str)
 def test_invariant_1_every_kind_of_network(ranks, alone, small_store, layout, changes):
     assert_same(ranks, alone, small_store, replace(MODEL, **changes), layout, "float64", 1e-10)
+
+
+SAMPLED = [
+    Layout(dp=2, wp=(1, 2)),
+    Layout(pp=2, sp=4, schedule="gpipe"),
+    Layout(pp=2, wp=(2, 1), sp=2),
+    Layout(pp=2, sp=2, schedule="zbv"),
+]
+OTHERS_SAMPLED = [Layout(pp=4, wp=(1, 2)), Layout(pp=6, sp=4), Layout(pp=2, wp=(1, 2), sp=4, schedule="interleaved_1f1b"), Layout(dp=3, pp=2)]
+
+
+@pytest.fixture(scope="module")
+def run(small_store, tmp_path_factory):
+    """A short run of the model, whose weights are not those it began with."""
+    return train(MODEL, small_store, tmp_path_factory.mktemp("run") / "run", steps=6, precision="float64", recipe=RECIPE, progress=False)
+
+
+def sampled(path: str, world: xr.Dataset, out: str, layout: Layout) -> None:
+    times = world.time.values[[3, 7, 20]]
+    recipe = SamplingRecipe(steps=3)
+    forecast(path, world, times, 3, "18h", out, batch=2, sampling=recipe, precision="float64", layout=layout, progress=False)
+
+
+def assert_same_forecast(ranks, run, world, layout: Layout, folder) -> None:
+    ranks.run(1, sampled, str(run.path), world, str(folder / "alone.zarr"), Layout())
+    ranks.run(layout.world, sampled, str(run.path), world, str(folder / "shared.zarr"), layout)
+    one, many = (aeris.open_forecast(folder / name) for name in ("alone.zarr", "shared.zarr"))
+    for name in one.data_vars:
+        assert bool(many[name].isel(prediction_timedelta=-1).notnull().any())
+        np.testing.assert_allclose(many[name].values, one[name].values, rtol=1e-6, err_msg=str(name))
+
+
+@pytest.mark.parametrize("layout", SAMPLED, ids=str)
+def test_a_forecast_is_the_same_on_every_layout(ranks, run, small_world, tmp_path, layout):
+    assert_same_forecast(ranks, run, small_world, layout, tmp_path)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("layout", OTHERS_SAMPLED, ids=str)
+def test_a_forecast_is_the_same_on_every_other_layout(ranks, run, small_world, tmp_path, layout):
+    assert_same_forecast(ranks, run, small_world, layout, tmp_path)
+
+
+def resumed(path: str, out: str, layout: Layout, steps: int) -> None:
+    train(
+        MODEL, path, out, steps=steps, batch=8, micro_batch=1, precision="float64", recipe=RECIPE, layout=layout, checkpoint_every=4, progress=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(Layout(pp=2, sp=4), Layout()), (Layout(), Layout(dp=2, wp=(1, 2))), (Layout(pp=2), Layout(pp=2, sp=4, schedule="zbv"))], ids=str
+)
+def test_a_checkpoint_of_any_layout_goes_on_in_any_other(ranks, small_store, tmp_path, before, after):
+    """Eight steps in one layout end where four in one and four in another do."""
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    ranks.run(1, resumed, str(small_store.path), str(whole), Layout(), 8)
+    ranks.run(before.world, resumed, str(small_store.path), str(halves), before, 8)
+    shutil.rmtree(halves / "checkpoints" / "step-00000008")
+    ranks.run(after.world, resumed, str(small_store.path), str(halves), after, 8)
+    one, two = Run.open(whole), Run.open(halves)
+    np.testing.assert_allclose(two.logbook.loss, one.logbook.loss, rtol=1e-10)
+    for kind in ("weights", "average", "optimizer"):
+        expected, found = (Checkpoint.open(run.newest).tensors(kind) for run in (one, two))
+        assert found.keys() == expected.keys()
+        for name, tensor in found.items():
+            assert (tensor - expected[name]).norm() <= 1e-10 * expected[name].norm(), name
