@@ -123,9 +123,7 @@ def _run_tasks(
         bar.update(groups.layout.dp)
 
 
-def _first_states(
-    forecaster: Forecaster, archive: Archive, state_CHW: np.ndarray, time: int, group: int, done: int, slots: int
-) -> Tensor:
+def _first_states(forecaster: Forecaster, archive: Archive, state_CHW: np.ndarray, time: int, group: int, done: int, slots: int) -> Tensor:
     """The states from which a group of members goes on, filled up to a whole batch."""
     count = len(archive.numbers(group))
     states = np.repeat(state_CHW[None], count, axis=0) if done == 0 else archive.read(time, group, done - 1)

@@ -125,7 +125,9 @@ class Fields:
         count = len(self.channels)
         weights = channel_weights(self.channels) if channels == "paper" else np.full(count, 1 / count)
         rows = torch.as_tensor(self.geography.grid.loss_weight, dtype=self.dtype, device=self.device)
-        return self.masked(self.whole_tokens((self._row(weights)[:, None, None] * rows[:, None].expand(self.geography.grid.shape))[None])[0])
+        return self.masked(
+            self.whole_tokens((self._row(weights)[:, None, None] * rows[:, None].expand(self.geography.grid.shape))[None])[0]
+        )
 
     @cached_property
     def _static(self) -> Tensor:

@@ -11,8 +11,9 @@ Gradients are sums: the loss divides by the whole batch and globe, so that the t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -70,7 +71,7 @@ class FlatParameters:
         if self.ranks == 1:
             return self.gradients
         part = torch.empty_like(self.own.data)
-        dist.reduce_scatter_tensor(part, self.gradients, group=self.group)
+        _collective("reduce_scatter")(part, self.gradients, group=self.group)
         return part
 
     def collect(self, part: Tensor | None = None) -> Tensor:
@@ -81,8 +82,15 @@ class FlatParameters:
         own = self.own.data if part is None else part
         if self.ranks == 1:
             return whole.copy_(own)
-        dist.all_gather_into_tensor(whole, own.clone(), group=self.group)
+        _collective("all_gather")(whole, own.clone(), group=self.group)
         return whole
+
+
+def _collective(name: str) -> Callable[..., Any]:
+    """A collective on one flat tensor, whose name changed in torch 2.13."""
+    older = {"reduce_scatter": "reduce_scatter_tensor", "all_gather": "all_gather_into_tensor"}[name]
+    found: Callable[..., Any] = getattr(dist, f"{name}_single", None) or getattr(dist, older)
+    return found
 
 
 @dataclass(frozen=True)

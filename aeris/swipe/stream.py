@@ -79,8 +79,9 @@ class Stream:
         if rank == here:
             self._kept[after, member] = output
             return
-        output = output.contiguous()
-        self._sent.append((dist.isend(output, rank, group=self._up if rank > here else self._down, tag=after), output))
+        way = self._up if rank > here else self._down
+        message = dist.P2POp(dist.isend, output.contiguous(), rank, way, tag=after)
+        self._sent += [(work, message.tensor) for work in dist.batch_isend_irecv([message])]
 
     def _receive(self, index: int, member: int, like: Tensor) -> Tensor:
         """What a stage was sent."""

@@ -65,7 +65,10 @@ def test_a_v_schedule_turns_on_the_last_rank():
         (lambda: Layout(wp=(3, 1)).check(MODEL), r"wp=\(3, 1\) for 4 rows.*\[1, 2, 4\]"),
         (lambda: Layout(wp=(1, 5)).check(MODEL), r"8 columns.*\[1, 2, 4, 8\]"),
         (lambda: Layout(sp=12).check(MODEL), r"sp=12 for 8 attention heads.*\[1, 2, 4, 8\]"),
-        (lambda: Layout(sp=12).check(ModelConfig(grid=(16, 32), dim=48, heads=12, window=(4, 4))), r"sp=12 for quadrants of 4 pixels.*\[1, 2, 4\]"),
+        (
+            lambda: Layout(sp=12).check(ModelConfig(grid=(16, 32), dim=48, heads=12, window=(4, 4))),
+            r"sp=12 for quadrants of 4 pixels.*\[1, 2, 4\]",
+        ),
         (lambda: Layout(pp=5).check(MODEL), "5 pipeline stages for 4 blocks.*or 6 with stages of their own.*Use for example pp=4"),
         (lambda: Layout(schedule="zbv").check(MODEL), "schedule='zbv' with pp=1.*Use '1f1b'"),
         (lambda: Layout(dp=2).check(MODEL, world=3), "needs 2 processes and there are 3.*Start 2 processes"),

@@ -138,7 +138,12 @@ SAMPLED = [
     Layout(pp=2, wp=(2, 1), sp=2),
     Layout(pp=2, sp=2, schedule="zbv"),
 ]
-OTHERS_SAMPLED = [Layout(pp=4, wp=(1, 2)), Layout(pp=6, sp=4), Layout(pp=2, wp=(1, 2), sp=4, schedule="interleaved_1f1b"), Layout(dp=3, pp=2)]
+OTHERS_SAMPLED = [
+    Layout(pp=4, wp=(1, 2)),
+    Layout(pp=6, sp=4),
+    Layout(pp=2, wp=(1, 2), sp=4, schedule="interleaved_1f1b"),
+    Layout(dp=3, pp=2),
+]
 
 
 @pytest.fixture(scope="module")
@@ -175,12 +180,24 @@ def test_a_forecast_is_the_same_on_every_other_layout(ranks, run, small_world, t
 
 def resumed(path: str, out: str, layout: Layout, steps: int) -> None:
     train(
-        MODEL, path, out, steps=steps, batch=8, micro_batch=1, precision="float64", recipe=RECIPE, layout=layout, checkpoint_every=4, progress=False
+        MODEL,
+        path,
+        out,
+        steps=steps,
+        batch=8,
+        micro_batch=1,
+        precision="float64",
+        recipe=RECIPE,
+        layout=layout,
+        checkpoint_every=4,
+        progress=False,
     )
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [(Layout(pp=2, sp=4), Layout()), (Layout(), Layout(dp=2, wp=(1, 2))), (Layout(pp=2), Layout(pp=2, sp=4, schedule="zbv"))], ids=str
+    ("before", "after"),
+    [(Layout(pp=2, sp=4), Layout()), (Layout(), Layout(dp=2, wp=(1, 2))), (Layout(pp=2), Layout(pp=2, sp=4, schedule="zbv"))],
+    ids=str,
 )
 def test_a_checkpoint_of_any_layout_goes_on_in_any_other(ranks, small_store, tmp_path, before, after):
     """Eight steps in one layout end where four in one and four in another do."""
