@@ -201,8 +201,20 @@ def forecast(
     from aeris.training.checkpoint import Checkpoint
 
     recipe = dataclasses.replace(Checkpoint.open(checkpoint).sampling, **_given(sampling))
-    how = {"sampling": recipe, "precision": precision, "compile": compile, "layout": layout}
-    aeris.forecast(checkpoint, initial, times, members, lead, out, seed, batch=batch, **how)
+    aeris.forecast(
+        checkpoint,
+        initial,
+        times,
+        members,
+        lead,
+        out,
+        seed,
+        batch=batch,
+        sampling=recipe,
+        precision=precision,
+        compile=compile,
+        layout=layout,
+    )
     print(f"wrote {out}")
 
 

@@ -44,5 +44,9 @@ class DeviceError(AerisError, RuntimeError):
     """An accelerator, number format or collective backend that this machine lacks."""
 
 
+class RankLost(AerisError):
+    """A rank of a layout has gone, and the others cannot go on."""
+
+
 class EngineLost(AerisError, RuntimeError):
     """An engine that took part in a job has gone."""

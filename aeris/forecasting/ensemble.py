@@ -25,6 +25,7 @@ from aeris.model.presets import SamplingRecipe
 from aeris.model.quadrants import to_pixels
 from aeris.run import Run
 from aeris.swipe import Groups, Layout, gather
+from aeris.swipe.watch import watch
 from aeris.training.checkpoint import Checkpoint
 
 
@@ -89,38 +90,38 @@ def forecast(
     if groups.rank == 0:
         archive.lay_out(configuration)
     groups.barrier()
-    tasks = [(time, group) for time in range(len(starts)) for group in range(archive.groups)][groups.at.dp :: layout.dp]
-    total = len(starts) * archive.groups * len(leads)
-    with tqdm(total=total, desc="forecasting", unit="step", disable=not progress or groups.rank > 0) as bar:
-        for first in range(0, len(tasks), layout.pp):
-            _run_tasks(forecaster, archive, states, tasks[first : first + layout.pp], seed, batch, bar)
+    tasks = [(time, group) for time in range(len(starts)) for group in range(archive.groups)]
+    # The ledger moves while others write: all ranks go by what the first one sees.
+    done = groups.collect([archive.finished(*task) for task in tasks])[0]
+    own = list(zip(tasks, done, strict=True))[groups.at.dp :: layout.dp]
+    bar = tqdm(total=len(tasks) * len(leads), desc="forecasting", unit="step", disable=not progress or groups.rank > 0)
+    with bar, watch(groups, archive.path.with_name(f"{archive.path.stem}.engines"), lambda: bar.n):
+        for first in range(0, len(own), layout.pp):
+            _run_tasks(forecaster, archive, states, own[first : first + layout.pp], seed, batch, bar)
     groups.barrier()
     return open_forecast(out)
 
 
-def _run_tasks(
-    forecaster: Forecaster, archive: Archive, states: np.ndarray, tasks: list[tuple[int, int]], seed: int, slots: int, bar: tqdm
-) -> None:
+Task = tuple[tuple[int, int], int]
+"""Initial time and group of members, and the leads that are finished."""
+
+
+def _run_tasks(forecaster: Forecaster, archive: Archive, states: np.ndarray, tasks: list[Task], seed: int, slots: int, bar: tqdm) -> None:
     """Rolls groups of members out together, each from where its ledger stands, and writes them as they come."""
-    groups, total = forecaster.groups, len(archive.leads)
-    # The ledger moves while others write: all ranks go by what the first one of them sees.
-    done = groups.collect([archive.finished(*task) for task in tasks])[groups.layout.ranks(dp=groups.at.dp)[0]]
-    ensembles = {}
-    for (time, group), finished in zip(tasks, done, strict=True):
+    replicas = forecaster.groups.layout.dp
+    ensembles = []
+    for (time, group), done in tasks:
         members = list(archive.numbers(group))
         # A batch of fixed size gives each member the same bits however many run with it.
         members += [members[-1]] * (slots - len(members))
-        tokens = None
-        if forecaster.pipeline.has_first:
-            tokens = _first_states(forecaster, archive, states[time], time, group, finished, slots)
-        ensembles[time, group] = Ensemble(archive.times[time], members, tokens, finished)
-        bar.update(finished * groups.layout.dp)
-    owners = {id(ensemble): number for number, ensemble in enumerate(ensembles.values())}
-    places = {id(ensemble): task for task, ensemble in ensembles.items()}
-    for ensemble in rollout(forecaster, list(ensembles.values()), total, seed):
-        time, group = places[id(ensemble)]
-        _write(forecaster, archive, ensemble, time, group, owners[id(ensemble)])
-        bar.update(groups.layout.dp)
+        first = forecaster.pipeline.has_first
+        tokens = _first_states(forecaster, archive, states[time], time, group, done, slots) if first else None
+        ensembles.append(Ensemble(archive.times[time], members, tokens, done))
+        bar.update(done * replicas)
+    for ensemble in rollout(forecaster, ensembles, len(archive.leads), seed):
+        number = next(number for number, other in enumerate(ensembles) if other is ensemble)
+        _write(forecaster, archive, ensemble, *tasks[number][0], number)
+        bar.update(replicas)
 
 
 def _first_states(forecaster: Forecaster, archive: Archive, state_CHW: np.ndarray, time: int, group: int, done: int, slots: int) -> Tensor:

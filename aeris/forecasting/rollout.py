@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -78,7 +78,7 @@ class Forecaster:
         network = network.to(place, wide).eval().requires_grad_(False)
         if compile and layout.sp == 1 and self.device.compile_available():
             network.compile_blocks()
-        self.network = self.device.optimize(network)
+        self.network = cast(Network, self.device.optimize(network))
         part = None if layout.token_ranks == 1 else share(layout, self.groups.at)
         self.fields = Fields(self.checkpoint.statistics, self.checkpoint.geography, model.window, place, wide, part)
         self.pipeline = Pipeline(self.network, model, self.groups, place)

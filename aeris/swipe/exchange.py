@@ -23,50 +23,49 @@ from aeris.swipe.layout import Coordinates, Layout
 from aeris.swipe.tokens import QUADRANTS
 
 
-def to_heads(x_BRKSN: Tensor, group: dist.ProcessGroup) -> Tensor:
+def to_heads(x_BRKSN: Tensor, groups: Groups) -> Tensor:
     """From some tokens of a window and all heads to all tokens and some heads.
 
     Args:
         x_BRKSN: ``(B, R, K, S, ..., N, E)``.
-        group: The sequence ranks of these windows, in the order of their tokens.
+        groups: This rank's place.
 
     Returns:
         ``(B, R, K, T, ..., N / ranks, E)``.
     """
-    return _Transpose.apply(x_BRKSN, group, 3, x_BRKSN.dim() - 2)
+    return _Transpose.apply(x_BRKSN, groups, 3, x_BRKSN.dim() - 2)
 
 
-def to_sequence(x_BRKTD: Tensor, group: dist.ProcessGroup) -> Tensor:
+def to_sequence(x_BRKTD: Tensor, groups: Groups) -> Tensor:
     """From all tokens of a window and the channels of some heads to some tokens and all channels.
 
     Args:
         x_BRKTD: ``(B, R, K, T, D / ranks)``.
-        group: The sequence ranks of these windows.
+        groups: This rank's place.
 
     Returns:
         ``(B, R, K, S, D)``.
     """
-    return _Transpose.apply(x_BRKTD, group, 4, 3)
+    return _Transpose.apply(x_BRKTD, groups, 4, 3)
 
 
 class _Transpose(torch.autograd.Function):
     """All-to-all that gathers one axis and deals another."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup, gathered: int, dealt: int) -> Tensor:
-        ctx.group, ctx.gathered, ctx.dealt = group, gathered, dealt
-        return _all_to_all(x, group, gathered, dealt)
+    def forward(ctx: Any, x: Tensor, groups: Groups, gathered: int, dealt: int) -> Tensor:
+        ctx.groups, ctx.gathered, ctx.dealt = groups, gathered, dealt
+        return _all_to_all(x, groups, gathered, dealt)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
-        return _all_to_all(gradient, ctx.group, ctx.dealt, ctx.gathered), None, None, None
+        return _all_to_all(gradient, ctx.groups, ctx.dealt, ctx.gathered), None, None, None
 
 
-def _all_to_all(x: Tensor, group: dist.ProcessGroup, gathered: int, dealt: int) -> Tensor:
-    ranks = dist.get_world_size(group)
-    sent = torch.stack(x.chunk(ranks, dim=dealt))
+def _all_to_all(x: Tensor, groups: Groups, gathered: int, dealt: int) -> Tensor:
+    sent = torch.stack(x.chunk(groups.layout.sp, dim=dealt))
     received = torch.empty_like(sent)
-    dist.all_to_all_single(received, sent, group=group)
+    dist.all_to_all_single(received, sent, group=groups.sequence)
     return torch.cat(received.unbind(0), dim=gathered)
 
 

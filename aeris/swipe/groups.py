@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from dataclasses import dataclass
 from datetime import timedelta
@@ -34,6 +35,8 @@ class Groups:
         pipeline: Ranks that hold the stages of its tokens, in the order of the stages.
         image: Ranks that share an image at its stage.
         holders: Ranks that hold the same parameters.
+        up: All ranks, for messages of a stream to higher ranks; on one group a send could wait for a send that waits for it.
+        down: All ranks, for messages of a stream to lower ranks.
         mesh: All axes, named ``dp, wp_row, wp_column, pp, sp``.
     """
 
@@ -43,6 +46,8 @@ class Groups:
     pipeline: dist.ProcessGroup | None = None
     image: dist.ProcessGroup | None = None
     holders: dist.ProcessGroup | None = None
+    up: dist.ProcessGroup | None = None
+    down: dist.ProcessGroup | None = None
     mesh: DeviceMesh | None = None
 
     @property
@@ -79,6 +84,14 @@ class Groups:
         """Waits for all ranks."""
         if self.layout.world > 1:
             dist.barrier()
+
+    def leave(self) -> None:
+        """Closes the connections of this process, so that whoever waits for it hears at once."""
+        for name in ("sequence", "pipeline", "image", "holders", "up", "down", "mesh"):
+            object.__setattr__(self, name, None)
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        gc.collect()
 
     def collect(self, value: Any) -> list[Any]:
         """A small object of every rank, on every rank, in their order."""
@@ -140,7 +153,9 @@ class Groups:
         ]
         numbers = torch.arange(layout.world).view(layout.dp, *layout.wp, layout.pp, layout.sp)
         mesh = DeviceMesh.from_group(axes, device_type, mesh=numbers, mesh_dim_names=AXES)
-        return Groups(layout, at, axes[4], axes[3], group(layout.ranks(dp=at.dp, pp=at.pp)), group(layout.ranks(pp=at.pp)), mesh)
+        image, holders = group(layout.ranks(dp=at.dp, pp=at.pp)), group(layout.ranks(pp=at.pp))
+        up, down = (dist.new_group(), dist.new_group()) if layout.pp > 1 else (None, None)
+        return Groups(layout, at, axes[4], axes[3], image, holders, up, down, mesh)
 
 
 def _difference(one: Any, other: Any) -> str:

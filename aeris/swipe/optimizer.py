@@ -29,13 +29,15 @@ class FlatParameters:
 
     Args:
         parameters: Parameters by name; they become views.
-        group: Ranks that hold them too, None where this one is alone.
+        groups: This rank's place.
+        everywhere: Whether all ranks hold them, or those of this stage.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], group: dist.ProcessGroup | None) -> None:
-        self.parameters, self.group = dict(parameters), group
-        self.ranks = 1 if group is None else dist.get_world_size(group)
-        self.rank = 0 if group is None else dist.get_rank(group)
+    def __init__(self, parameters: Mapping[str, nn.Parameter], groups: Groups, everywhere: bool = False) -> None:
+        self.parameters, self._groups, self._everywhere = dict(parameters), groups, everywhere
+        alone = groups.layout.world == 1
+        self.ranks = 1 if alone else dist.get_world_size(self.group)
+        self.rank = 0 if alone else dist.get_rank(self.group)
         first = next(iter(parameters.values()))
         count = sum(parameter.numel() for parameter in parameters.values())
         self.size = -(-count // self.ranks)
@@ -48,6 +50,11 @@ class FlatParameters:
         self.own = nn.Parameter(self.part(self.values))
         self.average = self.own.detach().clone()
         self.zero()
+
+    @property
+    def group(self) -> dist.ProcessGroup | None:
+        """Ranks that hold the same."""
+        return self._groups.world if self._everywhere else self._groups.holders
 
     def views(self, flat: Tensor) -> Iterator[tuple[str, Tensor]]:
         """A flat tensor as the parameters' names and shapes."""
@@ -133,16 +140,17 @@ class ShardedAdamW:
     ) -> None:
         self.groups = groups
         decayed, shared = set(decayed), set(shared)
-        alone = groups.layout.world == 1
+        own = {name: parameter for name, parameter in parameters.items() if name not in shared}
         kinds = [
-            ({n: p for n, p in parameters.items() if n not in shared and (n in decayed) == decays}, groups.holders, weight_decay * decays)
-            for decays in (True, False)
+            ({name: parameter for name, parameter in own.items() if name in decayed}, False, weight_decay),
+            ({name: parameter for name, parameter in own.items() if name not in decayed}, False, 0.0),
+            ({name: parameter for name, parameter in parameters.items() if name in shared}, True, 0.0),
         ]
-        kinds.append(({n: p for n, p in parameters.items() if n in shared}, groups.world, 0.0))
-        self.flats = [FlatParameters(held, None if alone else group) for held, group, _ in kinds if held]
-        decays_ = [decay for held, _, decay in kinds if held]
+        kinds = [kind for kind in kinds if kind[0]]
+        self.flats = [FlatParameters(held, groups, everywhere) for held, everywhere, _ in kinds]
+        decays = [decay for _, _, decay in kinds]
         self.adamw = torch.optim.AdamW(
-            [{"params": [flat.own], "weight_decay": decay} for flat, decay in zip(self.flats, decays_, strict=True)],
+            [{"params": [flat.own], "weight_decay": decay} for flat, decay in zip(self.flats, decays, strict=True)],
             betas=betas,
             eps=eps,
             fused=True,

@@ -201,13 +201,12 @@ def share_heads(block: nn.Module, groups: Groups) -> None:
     sequence for heads, one message for queries, keys and values, and one back.
     """
     attention: Any = block.attention
-    mix, group, ranks = attention.mix, groups.sequence, groups.layout.sp
-    assert group is not None
+    mix, ranks = attention.mix, groups.layout.sp
 
     def mix_shared(qkv: Tensor, seam: tuple[bool, bool], heads: slice) -> Tensor:
         size = (heads.stop - heads.start) // ranks
         own = slice(heads.start + groups.at.sp * size, heads.start + (groups.at.sp + 1) * size)
-        return to_sequence(mix(to_heads(qkv, group), seam, own), group)
+        return to_sequence(mix(to_heads(qkv, groups), seam, own), groups)
 
     attention.mix = mix_shared
 

@@ -33,8 +33,6 @@ class Stream:
         self.last = layout.stages - 1
         ends = [layout.stage_rank(stage) for stage in (0, self.last)]
         self._ends = [layout.rank(Coordinates(at.dp, at.row, at.column, pp, at.sp)) for pp in ends]
-        # Messages up and down the ranks have groups of their own: on one, a send could wait for a send that waits for it.
-        self._up, self._down = (dist.new_group(), dist.new_group()) if layout.pp > 1 else (None, None)
         self._kept: dict[tuple[int, int], Tensor] = {}
         self._sent: list[tuple[dist.Work, Tensor]] = []
 
@@ -74,12 +72,13 @@ class Stream:
     def _send(self, index: int, member: int, output: Tensor) -> None:
         """Hands a stage's output to the next stage, or that of the last to the first."""
         after = 0 if index == self.last else index + 1
-        here = self.pipeline.groups.rank
+        groups = self.pipeline.groups
+        here = groups.rank
         rank = self._ends[0] if after == 0 else self.pipeline.routes(index)[after]
         if rank == here:
             self._kept[after, member] = output
             return
-        way = self._up if rank > here else self._down
+        way = groups.up if rank > here else groups.down
         message = dist.P2POp(dist.isend, output.contiguous(), rank, way, tag=after)
         self._sent += [(work, message.tensor) for work in dist.batch_isend_irecv([message])]
 
@@ -87,10 +86,11 @@ class Stream:
         """What a stage was sent."""
         if (index, member) in self._kept:
             return self._kept.pop((index, member))
-        here = self.pipeline.groups.rank
+        groups = self.pipeline.groups
+        here = groups.rank
         rank = self._ends[1] if index == 0 else self.pipeline.routes(index)[index - 1]
         buffer = torch.empty(like.shape, dtype=like.dtype, device=self.pipeline.device)
-        dist.recv(buffer, rank, group=self._down if rank > here else self._up, tag=index)
+        dist.recv(buffer, rank, group=groups.down if rank > here else groups.up, tag=index)
         return buffer
 
     @staticmethod

@@ -34,6 +34,7 @@ from aeris.model.presets import SamplingRecipe, TrainingRecipe
 from aeris.run import Run
 from aeris.swipe import Groups, Layout, Pass, Pipeline, ShardedAdamW, Update, held_blocks, share
 from aeris.swipe.optimizer import MOMENTS
+from aeris.swipe.watch import watch
 from aeris.training import average
 from aeris.training.checkpoint import Checkpoint, load_weights, save
 from aeris.training.configuration import Configuration, configure, start_run
@@ -89,6 +90,7 @@ def train(
         The run.
 
     Raises:
+        RankLost: Another rank has gone.
         ConfigurationError: The model does not fit the store or the layout, the run in `out` was started with other arguments, or
             the processes were asked for different things.
         CheckpointError: The run's newest checkpoint is damaged.
@@ -111,7 +113,8 @@ def train(
     if run.checkpoints:
         trainer.load(Checkpoint.open(run.newest))
     if trainer.step < steps:
-        _loop(trainer, run, checkpoint_every, progress)
+        with watch(groups, run.path / "engines", lambda: trainer.step):
+            _loop(trainer, run, checkpoint_every, progress)
     return run
 
 

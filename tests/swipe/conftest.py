@@ -10,7 +10,7 @@ from ranks import Ranks
 
 @pytest.fixture(scope="session")
 def ranks() -> Iterator[Ranks]:
-    """Up to 32 processes."""
-    pool = Ranks(32)
+    """Up to 40 processes."""
+    pool = Ranks(40)
     yield pool
     pool.close()

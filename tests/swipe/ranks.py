@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-TIMEOUT = 240
+TIMEOUT = 120
 
 
 class RankError(Exception):

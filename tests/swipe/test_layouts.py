@@ -31,10 +31,12 @@ TELLING = [
     Layout(sp=2),
     Layout(sp=8),
     Layout(pp=2, sp=4),
-    Layout(pp=2, wp=(1, 2), dp=2, sp=2, schedule="gpipe"),
-    Layout(pp=2, wp=(1, 2), sp=4, schedule="zbv"),
+    Layout(dp=2, pp=2, sp=2, schedule="gpipe"),
+    Layout(pp=2, sp=4, schedule="zbv"),
 ]
 OTHERS = [
+    Layout(dp=2, pp=2, wp=(1, 2), sp=2),
+    Layout(pp=2, wp=(1, 2), sp=4, schedule="zbv"),
     Layout(pp=4),
     Layout(wp=(1, 2)),
     Layout(wp=(2, 1)),

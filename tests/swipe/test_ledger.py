@@ -40,25 +40,34 @@ def one_step(path: str, config: ModelConfig, layout: Layout) -> tuple[Counter, i
     return ledger.sent, sum(flat.values.numel() for flat in trainer.optimizer.flats)
 
 
-LAYOUTS = [Layout(pp=5, sp=4), Layout(pp=5, wp=(1, 2), sp=4, schedule="gpipe")]
-
-
-@pytest.mark.parametrize("layout", [LAYOUTS[0], pytest.param(LAYOUTS[1], marks=pytest.mark.full)], ids=str)
-def test_the_shift_adds_no_bytes_and_the_totals_follow_the_formula(ranks, small_store, layout):
-    shifted = ranks.run(layout.world, one_step, str(small_store.path), model(True), layout)
-    straight = ranks.run(layout.world, one_step, str(small_store.path), model(False), layout)
-    assert [sent for sent, _ in shifted] == [sent for sent, _ in straight]
-    plans = stage_plans(model(True), layout.stages)
+def assert_formula(results: list[tuple[Counter, int]], config: ModelConfig, layout: Layout) -> None:
+    """The closed formula of `aeris.swipe.ledger`, in which no shift stands."""
+    plans = stage_plans(config, layout.stages)
     tokens = 16 * 32 // layout.token_ranks * 32 * 4  # bytes of one sample's activations on a rank
-    for rank, (sent, parameters) in enumerate(shifted):
+    holders = layout.dp * layout.token_ranks
+    for rank, (sent, parameters) in enumerate(results):
         plan = plans[layout.coordinates(rank).pp]
-        holders = layout.dp * layout.token_ranks
-        part = (layout.sp - 1) / layout.sp
         assert sent["pipeline"] == BATCH * tokens * ((not plan.first) + (not plan.last))
-        assert sent["heads"] == 2 * BATCH * len(plan.blocks) * 4 * tokens * part
+        assert sent["heads"] == 2 * BATCH * len(plan.blocks) * 4 * tokens * (layout.sp - 1) / layout.sp
         assert sent["gradients"] == sent["parameters"] == parameters * 4 * (holders - 1) / holders
         assert sent["shift"] == 0
         assert set(sent) <= {"pipeline", "heads", "gradients", "parameters", "norm", "shift"}
+
+
+def test_a_folded_shift_leaves_no_trace_in_the_ledger(ranks, small_store):
+    """Three blocks on three stages: regular, shifted, regular."""
+    layout = Layout(pp=3, sp=4)
+    config = ModelConfig(grid=(16, 32), dim=32, depth=3, heads=4, mlp=24, window=(4, 4))
+    assert_formula(ranks.run(layout.world, one_step, str(small_store.path), config, layout), config, layout)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("layout", [Layout(pp=5, sp=4), Layout(pp=5, wp=(1, 2), sp=4, schedule="gpipe")], ids=str)
+def test_with_and_without_the_shift_every_rank_sends_the_same_bytes(ranks, small_store, layout):
+    shifted = ranks.run(layout.world, one_step, str(small_store.path), model(True), layout)
+    straight = ranks.run(layout.world, one_step, str(small_store.path), model(False), layout)
+    assert [sent for sent, _ in shifted] == [sent for sent, _ in straight]
+    assert_formula(shifted, model(True), layout)
 
 
 def test_a_shift_inside_a_stage_is_entered_on_its_own(ranks, small_store):
