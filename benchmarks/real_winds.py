@@ -14,6 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 import aeris
+from aeris.device import choose
+from aeris.model.presets import TrainingRecipe
 
 
 def main() -> None:
@@ -25,6 +27,7 @@ def main() -> None:
     parser.add_argument("--held-back-days", type=float, default=3)
     parser.add_argument("--members", type=int, default=16)
     parser.add_argument("--lead", default="24h")
+    parser.add_argument("--learning-rate", type=float, default=4e-3, help="less than the default, at which few states diverge")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
@@ -38,7 +41,9 @@ def main() -> None:
         options.out / "run",
         steps=options.steps,
         period=slice(None, str(split)),
+        precision=choose().fastest_precision(),
         seed=options.seed,
+        recipe=TrainingRecipe(learning_rate=options.learning_rate),
     )
     starts = [time for time in times if split <= time <= times[-1] - pd.Timedelta(options.lead)]
     fc = aeris.forecast(run, ds, starts, options.members, options.lead, options.out / "forecast.zarr", options.seed, compile=True)

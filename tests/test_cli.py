@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import xarray as xr
 from safetensors.torch import load_file
@@ -81,3 +82,40 @@ def test_the_whole_line_equals_the_calls_of_a_notebook(tmp_path):
     expected = aeris.verify(fc, truth, baselines=("persistence", "optimum"))
     xr.testing.assert_allclose(written["crps.geopotential"].load(), expected["crps.geopotential"])
     assert written.system.values.tolist() == ["forecast", "persistence", "optimum"]
+
+
+@pytest.mark.full
+def test_torchrun_trains_and_forecasts_what_one_process_does(small_store, small_world, tmp_path):
+    """Four ranks, started from the shell: the weights, the forecast and a log for each rank."""
+    ds = small_world.copy()
+    ds.to_zarr(tmp_path / "world.zarr", zarr_format=3, consolidated=False)
+    many = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "4", "-m", "aeris"]
+    one = [sys.executable, "-m", "aeris"]
+    model = [
+        "--model.dim",
+        "16",
+        "--model.depth",
+        "2",
+        "--model.heads",
+        "2",
+        "--model.mlp",
+        "24",
+        "--model.window",
+        "4",
+        "4",
+        "--model.grid",
+        "16",
+        "32",
+    ]
+    for start, layout, name in ((many, ["--layout.pp", "2", "--layout.sp", "2"], "many"), (one, [], "one")):
+        out = tmp_path / name
+        train = ["train", "--data", small_store.path, "--out", out, "--steps", "4", "--precision", "float64", *model, *layout]
+        subprocess.run([*start, *map(str, train)], check=True, timeout=300)
+        sampled = ["forecast", "--checkpoint", out, "--initial", tmp_path / "world.zarr", "--times", "2001-01-02T00", "--members", "2"]
+        more = ["--lead", "12h", "--batch", "2", "--precision", "float64", "--out", tmp_path / f"{name}.zarr", *layout]
+        subprocess.run([*start, *map(str, [*sampled, *more])], check=True, timeout=300)
+    runs = [aeris.Run.open(tmp_path / name) for name in ("many", "one")]
+    np.testing.assert_allclose(runs[0].logbook.loss, runs[1].logbook.loss, rtol=1e-9)
+    forecasts = [aeris.open_forecast(tmp_path / f"{name}.zarr") for name in ("many", "one")]
+    xr.testing.assert_allclose(*(fc.drop_attrs() for fc in forecasts), rtol=1e-5)
+    assert sorted(log.name for log in (tmp_path / "many" / "engines").iterdir()) == [f"rank-{rank}.log" for rank in range(4)]

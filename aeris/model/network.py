@@ -141,6 +141,7 @@ class Network(nn.Module):
 
     token_fields = ("embedding.position",)
     """Buffers with axes R, K, Q, P in front, of which a rank needs its own tokens."""
+    tokens_per_pixel = 1
 
     def __init__(self, config: ModelConfig, seed: int = 0, blocks: Container[int] | None = None) -> None:
         super().__init__()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import get_schedule_class
 
+from aeris.device import Device, choose
 from aeris.swipe.deferral import Deferral
 from aeris.swipe.exchange import deal, held_quadrants, route, to_heads, to_sequence
 from aeris.swipe.groups import Groups
@@ -50,6 +51,7 @@ class WindowTransformer(Protocol):
         read_out: Tokens and context to the output.
         token_fields: Names of buffers that start with the axes R, K, Q, P.
         width: Width of a token.
+        tokens_per_pixel: Tokens of a pixel, for example one for each level; the tokens of a pixel follow each other in P.
         compute_dtype: Dtype of tokens between embedding and head.
     """
 
@@ -75,6 +77,29 @@ class WindowTransformer(Protocol):
     @property
     def width(self) -> int:
         """As above."""
+
+    @property
+    def tokens_per_pixel(self) -> int:
+        """As above."""
+
+
+def parallelize(network: Any, layout: Layout, device: Device | None = None) -> Pipeline:
+    """Shards a network among the processes of a layout; every process calls it with the same whole network.
+
+    Afterwards `Pipeline.parameters` names what this rank holds, `Pipeline.step` runs its part of a forward and backward pass, and
+    `ShardedAdamW` moves the parameters.
+
+    Args:
+        network: A network that follows :class:`WindowTransformer`, with its dimensions in ``config`` (:class:`Shape`).
+        layout: How ranks share it.
+        device: Where it computes; None chooses.
+
+    Raises:
+        ConfigurationError: The layout cannot cut it, or there are more or fewer processes than ranks.
+    """
+    device = device or choose()
+    layout.check(network.config)
+    return Pipeline(network, network.config, Groups.join(layout, device), device.torch_device)
 
 
 class Boundary:
@@ -275,9 +300,11 @@ class Pipeline:
             index: Stage(network, shape, plans[index], around[index], around[index + 1], groups)
             for index in layout.local_stages(groups.at.pp)
         }
-
-        zero_bubble = layout.schedule in ("interleaved_zero_bubble", "zbv")
-        self._deferrals = {index: Deferral(stage) for index, stage in self.stages.items()} if zero_bubble else {}
+        self._deferrals = {}
+        if layout.schedule in ("interleaved_zero_bubble", "zbv"):
+            # Of blocks alone: what several stages of a rank share could not tell whose gradient waits.
+            own_blocks = {index: nn.ModuleList(network.blocks[block] for block in plans[index].blocks) for index in self.stages}
+            self._deferrals = {index: Deferral(blocks) for index, blocks in own_blocks.items()}
 
     @property
     def has_first(self) -> bool:
@@ -368,5 +395,5 @@ class Pipeline:
         quadrants = max(1, QUADRANTS // layout.sp)
         pixels = shape.window[0] * shape.window[1] // (layout.sp * quadrants)
         network = next(iter(self.stages.values())).network
-        size = (samples, *windows, quadrants, pixels, network.width)
+        size = (samples, *windows, quadrants, pixels * network.tokens_per_pixel, network.width)
         return torch.empty(size, dtype=network.compute_dtype, device="meta", requires_grad=True)

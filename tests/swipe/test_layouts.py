@@ -128,7 +128,7 @@ def test_invariant_1_every_layout(ranks, alone, small_store, layout, polar):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("layout", [Layout(pp=4, sp=4), Layout(pp=2, wp=(2, 1), sp=4), Layout(pp=2, sp=2)], ids=str)
+@pytest.mark.parametrize("layout", [Layout(pp=4, sp=4), Layout(pp=2, wp=(2, 1), sp=4), Layout(pp=2, sp=2, schedule="zbv")], ids=str)
 @pytest.mark.parametrize("changes", [{"shift_every": 2}, {"time_mlp": "shared"}, {"rope": False}], ids=str)
 def test_invariant_1_every_kind_of_network(ranks, alone, small_store, layout, changes):
     assert_same(ranks, alone, small_store, replace(MODEL, **changes), layout, "float64", 1e-10)
