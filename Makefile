@@ -12,7 +12,8 @@ OUT ?= demo
 N ?= 2
 
 bin := $(VENV)/bin
-install := $(bin)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+# Most modules of these packages are never imported: each is compiled when it first is.
+install := $(bin)/python -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
 packages := pyproject.toml constraints.txt
 # Each test process computes on one thread; more would only take turns on the same cores.
 pytest := OMP_NUM_THREADS=1 $(bin)/python -m pytest -n $(N) --dist loadfile
