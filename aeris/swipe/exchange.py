@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from aeris.model.quadrants import shift, unshift
 from aeris.swipe.groups import Groups
 from aeris.swipe.layout import Coordinates, Layout
 from aeris.swipe.tokens import QUADRANTS
@@ -126,6 +127,8 @@ def deal(x_BRKQPD: Tensor, groups: Groups, back: bool = False) -> Tensor:
         groups: Its place.
         back: From the shifted partition to the regular one.
     """
+    if groups.layout.token_ranks == 1:
+        return unshift(x_BRKQPD) if back else shift(x_BRKQPD)
     return _Deal.apply(x_BRKQPD, groups, back)
 
 
