@@ -74,7 +74,7 @@ class Forecaster:
         place, wide = self.device.torch_device, torch.float64 if precision == "float64" else torch.float32
         network = Network(model, blocks=held_blocks(model, self.groups))
         load_weights(self.checkpoint, network, dict(network.named_parameters()), "average")
-        network.compute_dtype = wide if wide == torch.float64 else getattr(torch, precision)
+        network.compute_dtype = getattr(torch, precision)
         network = network.to(place, wide).eval().requires_grad_(False)
         if compile and layout.sp == 1 and self.device.compile_available():
             network.compile_blocks()

@@ -21,7 +21,7 @@ from torch import Tensor
 from aeris.model.quadrants import shift, unshift
 from aeris.swipe.groups import Groups
 from aeris.swipe.layout import Coordinates, Layout
-from aeris.swipe.tokens import QUADRANTS
+from aeris.swipe.tokens import QUADRANTS, share
 
 
 def to_heads(x_BRKSN: Tensor, groups: Groups) -> Tensor:
@@ -114,9 +114,7 @@ def _step(place: int, step: int, ranks: int) -> tuple[int, int]:
 
 def held_quadrants(layout: Layout, at: Coordinates) -> range:
     """Quadrants of a rank."""
-    size = max(1, QUADRANTS // layout.sp)
-    first = at.sp * size if layout.sp <= 2 else at.sp // (layout.sp // QUADRANTS)
-    return range(first, first + size)
+    return range(QUADRANTS)[share(layout, at).quadrants]
 
 
 def deal(x_BRKQPD: Tensor, groups: Groups, back: bool = False) -> Tensor:
@@ -164,7 +162,7 @@ def _dealt(x: Tensor, groups: Groups, back: bool) -> Tensor:
 
 def _swap(leaving: dict[int, list[Tensor]], coming: dict[int, list[int]], groups: Groups) -> dict[int, Tensor]:
     """Exchanges stacks of quadrants with ranks of the same image, in the order of their numbers."""
-    here = groups.layout.rank(groups.at)
+    here = groups.rank
     packed = {rank: torch.stack(quadrants) for rank, quadrants in sorted(leaving.items())}
     like = packed[min(packed)]
     received = {rank: like.new_empty(len(quadrants), *like.shape[1:]) for rank, quadrants in sorted(coming.items()) if rank != here}

@@ -49,13 +49,13 @@ class Stream:
         Returns:
             What the samplers returned, on ranks with the first stage; elsewhere nothing.
         """
-        asked = [next(sampler) for sampler in samplers]
+        asked, tokens = [next(sampler) for sampler in samplers], self.pipeline.tokens(len(answer))
         for number, given in enumerate(calls):
             before, self._sent = self._sent, []
             for index, stage in sorted(self.pipeline.stages.items()):
                 for member in range(count):
                     if index > 0:
-                        inputs: tuple[Tensor, ...] = (self._receive(index, member, self.pipeline.tokens(len(answer))),)
+                        inputs: tuple[Tensor, ...] = (self._receive(index, member, tokens),)
                     elif number > 0:
                         inputs = samplers[member].send(self._receive(0, member, answer))
                     else:

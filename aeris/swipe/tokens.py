@@ -41,11 +41,6 @@ class Share:
     part: int = 0
     parts: int = 1
 
-    @property
-    def whole_windows(self) -> bool:
-        """Whether it holds its windows alone."""
-        return self.quadrants == slice(0, QUADRANTS) and self.parts == 1
-
     def pixels(self, quadrant: int) -> slice:
         """Its pixels of a quadrant of so many pixels."""
         size = quadrant // self.parts

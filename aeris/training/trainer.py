@@ -200,7 +200,7 @@ class Trainer:
         place, wide = self.device.torch_device, torch.float64 if configuration.precision == "float64" else torch.float32
         model, layout = configuration.model, self.groups.layout
         self.network = Network(model, configuration.seed, held_blocks(model, self.groups)).to(place, wide)
-        self.network.compute_dtype = wide if wide == torch.float64 else getattr(torch, configuration.precision)
+        self.network.compute_dtype = getattr(torch, configuration.precision)
         self.geography = geography_of(store)
         self.share = share(layout, self.groups.at)
         part = None if layout.token_ranks == 1 else self.share
