@@ -82,7 +82,7 @@ def demo(out: str | Path = "demo", steps: int = 700, seed: int = 0, lead: str = 
     starts = _starts(truth)
     how: dict[str, Any] = {"seed": seed, "precision": precision, "compile": True}
     shown = forecast(run, truth, starts[:1], SHOWN_MEMBERS, f"{SHOWN_DAYS}d", out / "forecast.zarr", **how)
-    scored = forecast(run, truth, starts, MEMBERS, lead, out / "scored.zarr", **how)
+    scored = forecast(run, truth, starts, MEMBERS, lead, out / "scored.zarr", **how).load()
     say("5/6  verifying against persistence, climatology and the optimum")
     scores = verify(scored, truth, ensemble_climatology(past), ("persistence", "climatology", "optimum"))
     write_scores(scores, out / "scores.zarr")

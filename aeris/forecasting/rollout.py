@@ -70,6 +70,7 @@ class Forecaster:
         self.recipe = recipe or self.checkpoint.sampling
         _check_noise(self.recipe, self.checkpoint)
         self.device, self.groups = devices.choose(), groups or Groups.alone()
+        self.device.reuse_freed_memory()
         model, layout = self.checkpoint.model, self.groups.layout
         place, wide = self.device.torch_device, torch.float64 if precision == "float64" else torch.float32
         network = Network(model, blocks=held_blocks(model, self.groups))

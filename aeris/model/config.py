@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 from aeris.data.variables import RADIATION, STATIC, VARIABLES, parse_channel
@@ -75,6 +76,34 @@ class ModelConfig:
     def shifted(self, block: int) -> bool:
         """Whether a block works on the shifted partition."""
         return (block // self.shift_every) % 2 == 1
+
+    @property
+    def parameters_by_part(self) -> dict[str, int]:
+        """Trainable parameters of a ``block``, the ``embedding``, the ``head``, and of what all blocks share (``shared``)."""
+        dim, features = self.dim, self.time_features
+        time_first = features * dim + dim
+        own = self.time_mlp == "block"
+        return {
+            "block": 4 * dim * dim + 3 * dim * self.mlp + 2 * dim + 6 * (dim * dim + dim) + own * time_first,
+            "embedding": self.inputs * dim + dim,
+            "head": dim + features * (features + 1) + 2 * dim * (features + 1) + dim * len(self.channels),
+            "shared": (not own) * time_first,
+        }
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that a block keeps of a token for the backward pass, in bfloat16 with a fused attention kernel."""
+        return 41 * self.dim + 8 * self.mlp
+
+    @property
+    def operations(self) -> float:
+        """Operations of one training sample as the paper counts them (arXiv 2509.13523).
+
+        Per token and block 4d² + 2·(window area)·d + 3·d·f multiply-adds; times 2 (multiply and add), times 3 (forward and
+        backward), times blocks and pixels.
+        """
+        per_token = 4 * self.dim**2 + 2 * prod(self.window) * self.dim + 3 * self.dim * self.mlp
+        return 2.0 * 3.0 * per_token * self.depth * prod(self.grid)
 
 
 def _check_sizes(config: ModelConfig) -> None:

@@ -14,23 +14,13 @@ from aeris.model.config import ModelConfig
 
 def parameters(config: ModelConfig) -> int:
     """Number of trainable parameters."""
-    dim, features = config.dim, config.time_features
-    own = config.time_mlp == "block"
-    time_first = features * dim + dim
-    block = 4 * dim * dim + 3 * dim * config.mlp + 2 * dim + 6 * (dim * dim + dim) + own * time_first
-    head = dim + features * (features + 1) + 2 * dim * (features + 1) + dim * len(config.channels)
-    embedding = config.inputs * dim + dim
-    return embedding + config.depth * block + head + (not own) * time_first
+    parts = config.parameters_by_part
+    return config.depth * parts["block"] + parts["embedding"] + parts["head"] + parts["shared"]
 
 
 def paper(config: ModelConfig) -> float:
-    """Operations of one training sample as the paper counts them.
-
-    Per token and block 4d² + 2·(window area)·d + 3·d·f multiply-adds; times 2 (multiply and add), times 3 (forward and
-    backward), times blocks and pixels.
-    """
-    per_token = 4 * config.dim**2 + 2 * prod(config.window) * config.dim + 3 * config.dim * config.mlp
-    return 2.0 * 3.0 * per_token * config.depth * prod(config.grid)
+    """Operations of one training sample as the paper counts them."""
+    return config.operations
 
 
 def exact(config: ModelConfig, training: bool = True) -> float:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from aeris.errors import ConfigurationError
 
 Schedule = Literal["gpipe", "1f1b", "interleaved_1f1b", "interleaved_zero_bubble", "zbv"]
 STAGES_PER_RANK: dict[str, int] = {"gpipe": 1, "1f1b": 1, "interleaved_1f1b": 2, "interleaved_zero_bubble": 2, "zbv": 2}
+ZERO_BUBBLE = ("interleaved_zero_bubble", "zbv")
 
 
 class Shape(Protocol):
@@ -72,6 +73,7 @@ class Layout:
         wp: Rows and columns of the grid of window ranks; windows are dealt to them in turn.
         sp: Sequence ranks, each with its share of every window: 1, 2 or a multiple of 4.
         schedule: Order of a pipeline's forward and backward passes.
+        recompute: Whether a block keeps its input alone and is computed again in the backward pass: less memory, a third more work.
     """
 
     dp: int = 1
@@ -79,6 +81,7 @@ class Layout:
     wp: tuple[int, int] = (1, 1)
     sp: int = 1
     schedule: Schedule = "1f1b"
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "wp", tuple(self.wp))
@@ -94,9 +97,17 @@ class Layout:
             )
         if self.schedule not in get_args(Schedule):
             raise ConfigurationError(f"schedule={self.schedule!r}", f"Schedules are {', '.join(get_args(Schedule))}", "Use '1f1b'")
+        if self.recompute and self.schedule in ZERO_BUBBLE:
+            raise ConfigurationError(
+                f"recompute with schedule={self.schedule!r}",
+                "A weight gradient that waits keeps the activations which recomputing would free",
+                "Use schedule='1f1b' or 'interleaved_1f1b', or recompute=False",
+            )
 
     def __str__(self) -> str:
-        return f"dp {self.dp} × pp {self.pp} × wp {self.wp[0]}×{self.wp[1]} × sp {self.sp}, {self.schedule}"
+        return (
+            f"dp {self.dp} × pp {self.pp} × wp {self.wp[0]}×{self.wp[1]} × sp {self.sp}, {self.schedule}{', recomputed' * self.recompute}"
+        )
 
     @property
     def world(self) -> int:
@@ -186,6 +197,23 @@ class Layout:
                 "There is one process for each rank",
                 f"Start {self.world} processes, or change the layout",
             )
+
+    @staticmethod
+    def suggest(model: Any, world: int, memory: float, batch: int | None = None) -> Layout:
+        """The layout of so many ranks that fits into their memory and takes a training step the least work.
+
+        Args:
+            model: The network's dimensions, a `ModelConfig` or another `aeris.swipe.plan.Model`.
+            world: Number of ranks.
+            memory: Memory of a rank, 10⁹ bytes.
+            batch: Images a step over all ranks; None takes one for each rank.
+
+        Raises:
+            ConfigurationError: No layout of so many ranks can cut the network and the batch, or none fits.
+        """
+        from aeris.swipe.plan import suggest
+
+        return suggest(model, world, memory, batch or world).layout
 
     def micro_batches(self, batch: int, micro_batch: int) -> int:
         """Number of forward passes of a replica's share of a batch."""

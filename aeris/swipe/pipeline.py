@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import get_schedule_class
+from torch.utils.checkpoint import checkpoint
 
 from aeris.device import Device, choose
 from aeris.swipe.deferral import Deferral
 from aeris.swipe.exchange import deal, held_quadrants, route, to_heads, to_sequence
 from aeris.swipe.groups import Groups
-from aeris.swipe.layout import Coordinates, Layout, Shape, StagePlan, stage_plans
+from aeris.swipe.layout import ZERO_BUBBLE, Coordinates, Layout, Shape, StagePlan, stage_plans
 from aeris.swipe.tokens import QUADRANTS, share
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -186,11 +187,16 @@ class Stage(nn.Module):
         shifted = self.before is not None and self.before.arrives
         for block in self.plan.blocks:
             x, shifted = self._partition(x, shifted, self.shape.shifted(block))
-            x = network.blocks[block](x, context, (self.seam[0] and shifted, self.seam[1] and shifted))
+            x = self._block(network.blocks[block], x, context, (self.seam[0] and shifted, self.seam[1] and shifted))
         if self.plan.last:
             return network.read_out(self._partition(x, shifted, False)[0], context)
         assert self.after is not None
         return self.after.leave(x, self.groups.at)
+
+    def _block(self, block: nn.Module, x: Tensor, context: Any, seam: tuple[bool, bool]) -> Tensor:
+        if self.groups.layout.recompute and torch.is_grad_enabled():
+            return checkpoint(block, x, context, seam, use_reentrant=False, preserve_rng_state=False)
+        return block(x, context, seam)
 
     def _partition(self, x: Tensor, shifted: bool, wanted: bool) -> tuple[Tensor, bool]:
         return (deal(x, self.groups, back=shifted) if shifted != wanted else x), wanted
@@ -301,7 +307,7 @@ class Pipeline:
             for index in layout.local_stages(groups.at.pp)
         }
         self._deferrals = {}
-        if layout.schedule in ("interleaved_zero_bubble", "zbv"):
+        if layout.schedule in ZERO_BUBBLE:
             # Of blocks alone: what several stages of a rank share could not tell whose gradient waits.
             own_blocks = {index: nn.ModuleList(network.blocks[block] for block in plans[index].blocks) for index in self.stages}
             self._deferrals = {index: Deferral(blocks) for index, blocks in own_blocks.items()}

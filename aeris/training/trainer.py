@@ -195,6 +195,7 @@ class Trainer:
         self.configuration, self.store = configuration, store
         self.groups = groups or Groups.alone()
         self.device = devices.choose()
+        self.device.reuse_freed_memory()
         self.step = self.images = self.skipped = 0
         self.pairs = store.pairs(configuration.period_slice)
         place, wide = self.device.torch_device, torch.float64 if configuration.precision == "float64" else torch.float32
