@@ -330,7 +330,7 @@ import torch
 for _ in range(3):
     [torch.ones(2**22) for _ in range(4)]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(20):
+for _ in range(60):
     [torch.ones(2**22) for _ in range(4)]
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -338,14 +338,14 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
 def test_memory_of_freed_tensors_is_used_again():
-    """Eighty tensors of 16 MiB: without it a good part of their pages faults, with it hardly one."""
+    """240 tensors of 16 MiB: without it a good part of their pages faults, with it hardly one."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
 
     def faults(*arguments: str, **changes: str) -> int:
         command = [sys.executable, "-c", FAULTS, *arguments]
         return int(subprocess.run(command, env=environment | changes, capture_output=True, text=True, check=True).stdout)
 
-    assert faults("reuse") < 10_000 < faults()
+    assert 3 * faults("reuse") < faults()
     assert faults("reuse", MALLOC_TRIM_THRESHOLD_="0") > 10_000
 
 
