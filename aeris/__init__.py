@@ -29,21 +29,25 @@ _HOME = {
     "open_forecast": "aeris.forecasting.archive",
     # parallelism
     "Layout": "aeris.swipe.layout",
+    # engines
+    "Cluster": "aeris.cluster.engines",
     # verification
     "verify": "aeris.verification.scores",
     # errors
     "AerisError": "aeris.errors",
+    "ClusterError": "aeris.errors",
     "EngineLost": "aeris.errors",
 }
 
 __all__ = sorted(_HOME)
 
 if TYPE_CHECKING:
+    from aeris.cluster.engines import Cluster
     from aeris.data.grid import Grid, coarsen
     from aeris.data.planet import Planet, simulate_planet
     from aeris.data.sources import open_era5
     from aeris.data.store import Store, prepare
-    from aeris.errors import AerisError, EngineLost
+    from aeris.errors import AerisError, ClusterError, EngineLost
     from aeris.forecasting.archive import open_forecast
     from aeris.forecasting.ensemble import forecast
     from aeris.model import presets

@@ -48,5 +48,9 @@ class RankLost(AerisError):
     """A rank of a layout has gone, and the others cannot go on."""
 
 
+class ClusterError(AerisError, RuntimeError):
+    """Engines that do not start, do not fit this notebook, or fail in a job."""
+
+
 class EngineLost(AerisError, RuntimeError):
     """An engine that took part in a job has gone."""

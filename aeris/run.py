@@ -5,6 +5,8 @@ Needs no torch, so that any notebook, later or elsewhere, can attach to a run::
     run.json             configuration, versions, statistics id, git revision
     logbook.jsonl        one line a step
     checkpoints/         step-00000700/ with manifest.json, written last
+    engines/             rank-0.log, rank-1.log, ... of several ranks
+    stop                 there while it is asked to stop
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ import numpy as np
 import xarray as xr
 
 from aeris.errors import CheckpointError, StoreError
+
+STOP = "stop"
+"""File by which a run is asked to stop."""
 
 UNITS = {"seconds": "s", "samples_per_second": "s**-1", "tflops_per_rank": "TFLOP s**-1", "memory_gb": "GB"}
 
@@ -79,6 +84,15 @@ class Run:
     def step(self) -> int:
         """Step of the newest finished checkpoint, 0 where there is none."""
         return int(self.checkpoints[-1].name.removeprefix("step-")) if self.checkpoints else 0
+
+    def stop(self) -> None:
+        """Asks whoever trains it to write a checkpoint and leave, after the step that is under way."""
+        (self.path / STOP).touch()
+
+    @property
+    def asked_to_stop(self) -> bool:
+        """Whether someone asked since the training began, or went on."""
+        return (self.path / STOP).exists()
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, step {self.step} of {self.configuration['steps']})"

@@ -76,12 +76,8 @@ def forecast(
         StoreError: `out` holds something else, or the disk is full.
     """
     opened = Checkpoint.open(checkpoint.path if isinstance(checkpoint, Run) else checkpoint)
-    leads = _leads(lead, opened.interval)
-    starts = _times(times)
-    _check_counts(members, batch)
     layout = layout or Layout()
-    layout.check(opened.model)
-    states = initial_states(initial, opened, starts)
+    starts, leads, states = check_forecast(opened, initial, times, members, lead, batch, layout)
     groups = Groups.join(layout, devices.choose())
     forecaster = Forecaster(opened, sampling, precision, compile, groups)
     archive = Archive(Path(out), tuple(opened.statistics.channels), opened.geography.grid, starts, members, min(batch, members), leads)
@@ -100,6 +96,27 @@ def forecast(
             _run_tasks(forecaster, archive, states, own[first : first + layout.pp], seed, batch, bar)
     groups.barrier()
     return open_forecast(out)
+
+
+def check_forecast(
+    checkpoint: Checkpoint,
+    initial: xr.Dataset | str | Path,
+    times: Sequence[Any] | np.ndarray,
+    members: int,
+    lead: str | pd.Timedelta,
+    batch: int,
+    layout: Layout,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Initial times, leads and initial states of a forecast, all checked as :func:`forecast` describes.
+
+    Raises:
+        ConfigurationError: Lead, members, batch or layout cannot work.
+        DataError: The initial states lack a time or channel, or stand on another grid.
+    """
+    leads, starts = _leads(lead, checkpoint.interval), _times(times)
+    _check_counts(members, batch)
+    layout.check(checkpoint.model)
+    return starts, leads, initial_states(initial, checkpoint, starts)
 
 
 Task = tuple[tuple[int, int], int]

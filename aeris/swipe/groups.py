@@ -102,9 +102,13 @@ class Groups:
         return values
 
     @staticmethod
-    def alone() -> Groups:
-        """The one rank of a layout of one."""
-        return Groups(Layout(), Coordinates(0, 0, 0, 0, 0))
+    def alone(layout: Layout | None = None) -> Groups:
+        """The one rank of a layout of one.
+
+        Args:
+            layout: The layout, where it says more than that there is one rank.
+        """
+        return Groups(layout or Layout(), Coordinates(0, 0, 0, 0, 0))
 
     @staticmethod
     def join(layout: Layout, device: Device) -> Groups:
@@ -122,7 +126,7 @@ class Groups:
             device.init_process_group(timeout=TIMEOUT)
         if not dist.is_initialized():
             layout.check_world(1)
-            return Groups.alone()
+            return Groups.alone(layout)
         return Groups.build(layout, device.torch_device.type)
 
     @staticmethod

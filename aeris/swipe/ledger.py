@@ -4,12 +4,7 @@ While a ledger is open every collective and message of this process is entered w
 is counted for the algorithms that need the least: (n − 1) / n of the tensor for an all-to-all, a reduce-scatter and an all-gather,
 twice that for an all-reduce.
 
-A step of training sends, per rank, with b micro-batches of s samples, n = pixels / (WP·SP) tokens a sample, width d, e bytes an
-element:
-
-* pipeline: b·s·n·d·e forward from every stage but the last and backward from every stage but the first, whether windows shift or not;
-* heads: for each block b·s·n·4d·e·(SP − 1)/SP forward (q, k, v in one message, and what comes back), and as much backward;
-* gradients and parameters: each once, (N − 1)/N of the stage's parameters, N = DP·WP·SP ranks.
+What a step of training sends by the closed formula stands in `aeris.swipe.plan.sent_bytes`.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def sent_bytes(model: Model, layout: Layout, rank: int, batch: int, element: int
       much again where blocks are recomputed;
     * ``shift``: where the partition changes inside a stage, or between two on one rank, or SP is no multiple of 4: the quadrants that
       change their rank, forward and backward;
-    * ``gradients``, ``parameters``: each (N − 1)/N of the parameters in float32.
+    * ``gradients``, ``parameters``: each (N − 1)/N of the parameters in float32; of what all stages share, N is all ranks.
 
     Args:
         model: The network.
@@ -134,7 +134,8 @@ def _sent(model: Model, layout: Layout, at: Coordinates, images: int, element: i
     holders = layout.dp * layout.token_ranks
     ends = [(stage, stage + way) for stage in own for way in (-1, 1) if 0 <= stage + way < layout.stages]
     leaving = sum(layout.stage_rank(stage) != layout.stage_rank(other) for stage, other in ends)
-    reduced = _parameters(model, plans, own) * 4 * (holders - 1) // holders
+    shared, world = model.parameters_by_part["shared"], layout.world
+    reduced = 4 * ((_parameters(model, plans, own) - shared) * (holders - 1) // holders + shared * (world - 1) // world)
     return {
         "pipeline": message * leaving,
         "heads": (3 if layout.recompute else 2) * blocks * 4 * message * (layout.sp - 1) // layout.sp,

@@ -98,11 +98,7 @@ def train(
     """
     store = data if isinstance(data, Store) else Store.open(data)
     layout = layout or Layout()
-    micro_batch = micro_batch or (1 if layout.pp > 1 else max(1, batch // layout.dp))
-    configuration = configure(
-        model, store, steps, batch, micro_batch, period, precision, seed, recipe or TrainingRecipe(), sampling or SamplingRecipe()
-    )
-    layout.check(configuration.model, batch=batch, micro_batch=micro_batch)
+    configuration = configuration_of(model, store, steps, batch, micro_batch, period, precision, seed, recipe, sampling, layout)
     groups = Groups.join(layout, devices.choose())
     groups.agree(asdict(configuration), "what to train")
     if groups.rank == 0:
@@ -118,6 +114,31 @@ def train(
     return run
 
 
+def configuration_of(
+    model: ModelConfig,
+    store: Store,
+    steps: int,
+    batch: int,
+    micro_batch: int | None,
+    period: slice | None,
+    precision: str,
+    seed: int,
+    recipe: TrainingRecipe | None,
+    sampling: SamplingRecipe | None,
+    layout: Layout,
+) -> Configuration:
+    """What :func:`train` makes of its arguments, whole and checked against store and layout.
+
+    Raises:
+        ConfigurationError: As :func:`train`.
+    """
+    micro_batch = micro_batch or (1 if layout.pp > 1 else max(1, batch // layout.dp))
+    recipe, sampling = recipe or TrainingRecipe(), sampling or SamplingRecipe()
+    configuration = configure(model, store, steps, batch, micro_batch, period, precision, seed, recipe, sampling)
+    layout.check(configuration.model, batch=batch, micro_batch=micro_batch)
+    return configuration
+
+
 def _loop(trainer: Trainer, run: Run, checkpoint_every: int, progress: bool) -> None:
     """Steps until the end or a signal, with logbook, progress bar and checkpoints."""
     total, first = trainer.configuration.steps, trainer.groups.rank == 0
@@ -127,7 +148,7 @@ def _loop(trainer: Trainer, run: Run, checkpoint_every: int, progress: bool) -> 
         with bar, _signals() as asked, trainer.batches() as batches:
             stop = False
             while trainer.step < total and not stop:
-                line = trainer.advance(next(batches), asked())
+                line = trainer.advance(next(batches), asked() or (first and run.asked_to_stop))
                 # Several ranks hear of a signal together, a step after it came.
                 stop = line.pop("stop") or (trainer.groups.layout.world == 1 and asked())
                 if logbook:

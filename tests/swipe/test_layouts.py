@@ -33,6 +33,8 @@ TELLING = [
     Layout(pp=2, sp=4),
     Layout(dp=2, pp=2, sp=2, schedule="gpipe"),
     Layout(pp=2, sp=4, schedule="zbv"),
+    Layout(recompute=True),
+    Layout(pp=2, sp=2, recompute=True),
 ]
 OTHERS = [
     Layout(dp=2, pp=2, wp=(1, 2), sp=2),
@@ -49,6 +51,7 @@ OTHERS = [
     Layout(pp=2, wp=(1, 2), sp=4, schedule="interleaved_zero_bubble"),
     Layout(pp=3, sp=4, schedule="interleaved_1f1b"),
     Layout(pp=6, sp=4),
+    Layout(pp=2, wp=(1, 2), sp=4, schedule="interleaved_1f1b", recompute=True),
 ]
 
 
@@ -64,7 +67,7 @@ def three_steps(path: str, model: ModelConfig, layout: Layout, precision: str) -
     """Lines of three steps, and the weights on one rank of each stage."""
     store = Store.open(path)
     config = configure(model, store, 20, 8, 1, None, precision, 0, RECIPE, SamplingRecipe())
-    trainer = Trainer(config, store, Groups.build(layout) if layout.world > 1 else None)
+    trainer = Trainer(config, store, Groups.build(layout) if layout.world > 1 else Groups.alone(layout))
     perturb(trainer)
     with trainer.batches() as batches:
         lines = [trainer.advance(next(batches)) for _ in range(3)]

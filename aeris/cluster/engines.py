@@ -1,0 +1,442 @@
+"""The engines on the nodes of a machine, as one thing to start, ask and stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import ipyparallel as ipp
+import numpy as np
+import pandas as pd
+import xarray as xr
+from ipyparallel.cluster.launcher import LocalEngineSetLauncher
+from tqdm.auto import tqdm
+
+from aeris.cluster import spmd
+from aeris.cluster.handles import ClusterForecast, ClusterRun, Job
+from aeris.cluster.jobs import ForecastSpecification, Specification, TrainSpecification
+from aeris.data.store import Store
+from aeris.errors import ClusterError, ConfigurationError
+from aeris.forecasting.ensemble import check_forecast
+from aeris.model.config import ModelConfig
+from aeris.model.presets import SamplingRecipe, TrainingRecipe
+from aeris.run import Run
+from aeris.swipe import Layout
+from aeris.training.checkpoint import Checkpoint
+from aeris.training.configuration import start_run
+from aeris.training.trainer import configuration_of
+
+PREFIX = "aeris-"
+HEARTBEAT_MS = 1000
+"""Milliseconds between two heartbeats that the controller asks of every engine."""
+MISSED = 5
+"""Heartbeats that an engine may miss before it counts as gone."""
+
+
+class Cluster:
+    """Engines, their controller, and the client of this notebook.
+
+    Made by :meth:`local`, started by ``with`` or :meth:`start`, and found again from another kernel by :meth:`attach`. A cluster
+    that was started outlives the kernel: it ends with its ``with`` block or by :meth:`stop`. Connections are always encrypted (CURVE).
+
+    Attributes:
+        engines: Number of engines.
+        name: Name by which another kernel finds it.
+    """
+
+    def __init__(self, cluster: ipp.Cluster, engines: int, timeout: float = 120.0, environment: Mapping[str, str] | None = None) -> None:
+        self._cluster, self.engines, self._timeout = cluster, engines, timeout
+        self._environment = dict(environment or {})
+        self._client: ipp.Client | None = None
+        self._joined: tuple[int, ...] = ()
+        self._job: Job | None = None
+
+    # ---- starting and stopping
+
+    @classmethod
+    def local(cls, engines: int = 4, threads: int | None = None, timeout: float = 120.0, directory: str | Path | None = None) -> Self:
+        """Engines on this machine.
+
+        Args:
+            engines: Number of engines.
+            threads: Threads of each; None shares the cores.
+            timeout: Seconds to wait for them.
+            directory: Where connection files and logs stand; None takes ipyparallel's own profile.
+
+        Raises:
+            ConfigurationError: Less than one engine.
+        """
+        _check_engines(engines)
+        threads = threads or max(1, (os.cpu_count() or 1) // engines)
+        return cls(_cluster("local", engines, timeout, directory), engines, timeout, {"OMP_NUM_THREADS": str(threads)})
+
+    @classmethod
+    def attach(cls, name: str | None = None, directory: str | Path | None = None) -> Self:
+        """A cluster that another kernel started.
+
+        Args:
+            name: Its name; None takes the one that there is.
+            directory: As it was given to the cluster.
+
+        Raises:
+            ClusterError: There is none of that name, or there are several and none was named.
+        """
+        found = {path.stem.removeprefix("cluster-"): path for path in _security(directory).glob(f"cluster-{PREFIX}*.json")}
+        if name is None and len(found) == 1:
+            name = next(iter(found))
+        if name not in found:
+            raise ClusterError(
+                f"There is no cluster {name!r}" if name else f"{len(found)} clusters are running",
+                f"Running are: {', '.join(sorted(found)) or 'none'}",
+                "Name one of them" if found else "Start one, for example aeris.Cluster.local(engines=4).start()",
+            )
+        cluster = ipp.Cluster.from_file(cluster_file=str(found[name]))
+        attached = cls(cluster, cluster.n or 0)
+        attached._connect()
+        return attached
+
+    @property
+    def name(self) -> str:
+        """Name by which another kernel finds it."""
+        return str(self._cluster.cluster_id)
+
+    def start(self, progress: bool = True) -> Self:
+        """Starts controller and engines and waits until every engine has said what it is.
+
+        Args:
+            progress: Whether to show a progress bar.
+
+        Raises:
+            ClusterError: An engine did not start, or runs other versions than this notebook; its last words are quoted.
+        """
+        try:
+            self._cluster.start_controller_sync()
+            self._start_engines(self.engines)
+            self._connect()
+            self._await_engines(progress)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Stops engines and controller."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        self._cluster.stop_cluster_sync()
+
+    def __enter__(self) -> Self:
+        return self if self._client else self.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        state = f"{len(self.client.ids)} of {self.engines} engines" if self._client else "not started"
+        return f"Cluster({self.name!r}, {state})"
+
+    @property
+    def client(self) -> ipp.Client:
+        """The client of ipyparallel, for ``%%px`` and everything else.
+
+        Raises:
+            ClusterError: The cluster has not been started.
+        """
+        if self._client is None:
+            raise ClusterError("The cluster is not running", "Engines answer from start() to stop()", "Call start(), or use `with`")
+        return self._client
+
+    @property
+    def _replaceable(self) -> bool:
+        """Whether an engine can be started by itself; in a batch job they all come and go with the job."""
+        return issubclass(self._cluster.engine_launcher_class, LocalEngineSetLauncher)
+
+    def _start_engines(self, count: int) -> None:
+        self._cluster.start_engines_sync(n=count, environment=dict(self._environment))
+
+    def _connect(self) -> None:
+        self._client = self._cluster.connect_client_sync()
+
+    def _await_engines(self, progress: bool) -> None:
+        """Waits engine by engine; engines that end before they register have failed."""
+        client, deadline = self.client, time.monotonic() + self._timeout
+        with tqdm(total=self.engines, desc="engines", unit="engine", disable=not progress) as bar:
+            while (ready := len(client.ids)) < self.engines:
+                if ready > bar.n:
+                    bar.update(ready - bar.n)
+                ended = [engines for engines in self._cluster.engines.values() if engines.state == "after"]
+                if ended or time.monotonic() > deadline:
+                    raise ClusterError(
+                        f"{self.engines - ready} of {self.engines} engines did not start"
+                        + ("" if ended else f" within {self._timeout:.0f} s"),
+                        f"The last words of an engine: {self._last_words() or 'none'}",
+                        "Mend what they say, or give a longer timeout",
+                    )
+                time.sleep(0.1)
+            bar.update(self.engines - bar.n)
+        self.check_versions()
+
+    def _last_words(self) -> str:
+        """The end of the newest log of an engine."""
+        for engines in self._cluster.engines.values():
+            output = getattr(engines, "get_output", None)
+            text = output(remove=False) if output else ""
+            if text and text.strip():
+                return text.strip().splitlines()[-1]
+        return ""
+
+    def check_versions(self) -> list[dict[str, Any]]:
+        """What every engine says of itself, in the order of the ranks.
+
+        Raises:
+            ClusterError: One has another version of aeris, torch or Python than this notebook.
+        """
+        here, engines = spmd.describe(), self._described()
+        for engine in engines:
+            for package in ("aeris", "torch", "python"):
+                if engine[package] != here[package]:
+                    raise ClusterError(
+                        f"Engine {engine['engine']} on {engine['host']} has {package} {engine[package]}, this notebook {here[package]}",
+                        "All ranks and the notebook run the same versions",
+                        "Start the engines from the environment of this notebook",
+                    )
+        return engines
+
+    def _described(self) -> list[dict[str, Any]]:
+        ids = sorted(self.client.ids)
+        answers = self.client[ids].apply_sync(spmd.describe)
+        engines = [{"engine": number, **answer} for number, answer in zip(ids, answers, strict=True)]
+        return sorted(engines, key=lambda engine: (engine["host"], engine["engine"]))
+
+    # ---- jobs
+
+    def train(
+        self,
+        model: ModelConfig,
+        data: str | Path | Store,
+        out: str | Path,
+        steps: int = 2000,
+        batch: int = 4,
+        micro_batch: int | None = None,
+        period: slice | None = None,
+        precision: str = "bfloat16",
+        seed: int = 0,
+        recipe: TrainingRecipe | None = None,
+        sampling: SamplingRecipe | None = None,
+        layout: Layout | None = None,
+        checkpoint_every: int = 500,
+        restarts: int = 0,
+    ) -> ClusterRun:
+        """Trains on the engines; as `aeris.train`, and returns at once.
+
+        Everything is checked here before an engine starts. Paths are seen by the engines under the names they have here.
+
+        Args:
+            model: As for `aeris.train`.
+            data: As for `aeris.train`.
+            out: As for `aeris.train`.
+            steps: As for `aeris.train`.
+            batch: As for `aeris.train`.
+            micro_batch: As for `aeris.train`.
+            period: As for `aeris.train`.
+            precision: As for `aeris.train`.
+            seed: As for `aeris.train`.
+            recipe: As for `aeris.train`.
+            sampling: As for `aeris.train`.
+            layout: How engines share the work, one rank an engine; None makes every engine a data replica.
+            checkpoint_every: As for `aeris.train`.
+            restarts: How often to go on from the last checkpoint after an engine has gone.
+
+        Raises:
+            ClusterError: Another job is running.
+            ConfigurationError: The layout needs more engines than there are, or anything that `aeris.train` would refuse.
+        """
+        store = data if isinstance(data, Store) else Store.open(data)
+        layout = layout or Layout(dp=self.engines)
+        self._check_free(layout)
+        configuration = configuration_of(model, store, steps, batch, micro_batch, period, precision, seed, recipe, sampling, layout)  # type: ignore[arg-type]
+        ends = None if period is None else tuple(None if end is None else str(end) for end in (period.start, period.stop))
+        specification = TrainSpecification(
+            layout,
+            model,
+            str(Path(store.path).absolute()),
+            str(Path(out).absolute()),
+            steps,
+            batch,
+            configuration.micro_batch,
+            ends,  # type: ignore[arg-type]
+            precision,
+            seed,
+            recipe,
+            sampling,
+            checkpoint_every,
+        )
+        run = start_run(Path(out), configuration, store, layout)
+        return ClusterRun(run.path.absolute(), self._submit(f"training {run.path.name}", specification, restarts))
+
+    def forecast(
+        self,
+        checkpoint: str | Path | Run,
+        initial: xr.Dataset | str | Path,
+        times: Sequence[Any] | np.ndarray,
+        members: int = 16,
+        lead: str | pd.Timedelta = "10d",
+        out: str | Path = "forecast.zarr",
+        seed: int = 0,
+        batch: int = 8,
+        sampling: SamplingRecipe | None = None,
+        precision: str = "bfloat16",
+        compile: bool = False,
+        layout: Layout | None = None,
+        restarts: int = 0,
+    ) -> ClusterForecast:
+        """Draws an ensemble on the engines; as `aeris.forecast`, and returns at once. The archive can be looked at while it fills.
+
+        Args:
+            checkpoint: As for `aeris.forecast`.
+            initial: As for `aeris.forecast`; of a dataset, the initial states are written beside the archive for the engines.
+            times: As for `aeris.forecast`.
+            members: As for `aeris.forecast`.
+            lead: As for `aeris.forecast`.
+            out: As for `aeris.forecast`.
+            seed: As for `aeris.forecast`.
+            batch: As for `aeris.forecast`.
+            sampling: As for `aeris.forecast`.
+            precision: As for `aeris.forecast`.
+            compile: As for `aeris.forecast`.
+            layout: How engines share the work, one rank an engine; None deals batches of members to the engines.
+            restarts: How often to go on where the archive stands after an engine has gone.
+
+        Raises:
+            ClusterError: Another job is running.
+            ConfigurationError: The layout needs more engines than there are, or anything that `aeris.forecast` would refuse.
+        """
+        opened = Checkpoint.open(checkpoint.path if isinstance(checkpoint, Run) else checkpoint)
+        layout = layout or Layout(dp=self.engines)
+        self._check_free(layout)
+        starts, _, _ = check_forecast(opened, initial, times, members, lead, batch, layout)
+        path = Path(out).absolute()
+        specification = ForecastSpecification(
+            layout,
+            str(opened.path.absolute()),
+            _as_path(initial, starts, path),
+            tuple(str(time) for time in starts),
+            members,
+            str(pd.Timedelta(lead)) if not isinstance(lead, str) else lead,
+            str(path),
+            seed,
+            batch,
+            sampling,
+            precision,
+            compile,
+        )
+        return ClusterForecast(path, self._submit(f"forecasting {path.name}", specification, restarts))
+
+    def _submit(self, name: str, specification: Specification, restarts: int) -> Job:
+        self._job = Job(name, specification, self, restarts)
+        return self._job
+
+    def _check_free(self, layout: Layout) -> None:
+        if self._job is not None and not self._job.done:
+            raise ClusterError(
+                f"The cluster is {self._job.name}", "A cluster does one job at a time", "Wait for it (.wait()), or stop it (.stop())"
+            )
+        if layout.world > len(self.client.ids):
+            raise ConfigurationError(
+                f"The layout {layout} needs {layout.world} engines and there are {len(self.client.ids)}",
+                "Every rank is an engine",
+                f"Start {layout.world} engines, or use a smaller layout",
+            )
+
+    def begin(self, specification: Specification) -> ipp.AsyncResult:
+        """Makes engines the ranks of one process group, if they are not, and starts a job on them."""
+        ranks = self._ranks(specification.layout.world)
+        return self.client[list(ranks)].apply_async(spmd.run, specification.to_json())
+
+    def replace_lost(self, specification: Specification) -> Specification:
+        """Starts engines in place of those that have gone; where that fails, takes a layout of those that are left.
+
+        Raises:
+            EngineLost: Too few are left for any layout.
+        """
+        self._joined = ()
+        lost = self.engines - len(self.client.ids)
+        if lost > 0 and self._replaceable:
+            self._start_engines(lost)
+            self._await_engines(progress=False)
+        left = len(self.client.ids)
+        return specification if specification.layout.world <= left else specification.on(left)
+
+    def interrupt(self) -> None:
+        """Interrupts what the engines do."""
+        self.client.send_signal("SIGINT", list(self._joined))
+
+    def _ranks(self, world: int) -> tuple[int, ...]:
+        """Engines that are the ranks of a process group of that size, in the order of the ranks."""
+        if len(self._joined) == world and set(self._joined) <= set(self.client.ids):
+            return self._joined
+        engines = self.check_versions()[:world]
+        ranks = tuple(engine["engine"] for engine in engines)
+        hosts = [engine["host"] for engine in engines]
+        address = "127.0.0.1" if len(set(hosts)) == 1 else engines[0]["address"]
+        port = self.client[ranks[0]].apply_sync(spmd.open_rendezvous, world, address) if world > 1 else 0
+        seen: Counter[str] = Counter()
+        joining = []
+        for rank, (engine, host) in enumerate(zip(ranks, hosts, strict=True)):
+            joining.append(self.client[engine].apply_async(spmd.join, rank, world, seen[host], address, port))
+            seen[host] += 1
+        for answer in joining:
+            answer.get(timeout=self._timeout)
+        self._joined = ranks
+        return ranks
+
+
+def _check_engines(engines: int) -> None:
+    if engines < 1:
+        raise ConfigurationError(f"engines={engines}", "A cluster has at least one engine", "Use for example engines=4")
+
+
+def _security(directory: str | Path | None) -> Path:
+    """The folder of the connection files."""
+    if directory is not None:
+        return Path(directory) / "security"
+    return Path(ipp.Cluster(cluster_id="none", shutdown_atexit=False).profile_dir) / "security"
+
+
+def _cluster(launcher: Any, engines: int, timeout: float, directory: str | Path | None) -> ipp.Cluster:
+    """A cluster of ipyparallel with encryption on and quick heartbeats, that outlives this kernel."""
+    options = {} if directory is None else {"profile_dir": str(Path(directory).absolute())}
+    return ipp.Cluster(
+        n=engines,
+        engines=launcher,
+        cluster_id=f"{PREFIX}{uuid.uuid4().hex[:6]}",
+        controller_args=[
+            "--IPController.enable_curve=True",
+            f"--HeartMonitor.period={HEARTBEAT_MS}",
+            f"--HeartMonitor.max_heartmonitor_misses={MISSED}",
+        ],
+        engine_timeout=int(timeout),
+        shutdown_atexit=False,
+        log_level=logging.ERROR,
+        **options,
+    )
+
+
+def _as_path(initial: xr.Dataset | str | Path, times: np.ndarray, archive: Path) -> str:
+    """Where engines read the initial states: of a dataset those times are written beside the archive."""
+    if not isinstance(initial, xr.Dataset):
+        return str(initial)
+    path = archive.with_name(f"{archive.stem}.initial.zarr")
+    partial = path.with_name(f".{path.name}.partial")
+    initial.sel(time=times).drop_encoding().to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
+    shutil.rmtree(path, ignore_errors=True)
+    partial.rename(path)
+    return str(path)

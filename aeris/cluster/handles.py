@@ -1,0 +1,225 @@
+"""What a cluster hands out for a job: watch it, wait for it, stop it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import ipyparallel as ipp
+import xarray as xr
+
+from aeris.cluster.jobs import Specification
+from aeris.errors import AerisError, ClusterError, EngineLost
+from aeris.run import Run
+
+POLL = 0.2
+"""Seconds between two looks at a job."""
+
+
+class Engines(Protocol):
+    """What a job must know of its cluster."""
+
+    def begin(self, specification: Specification) -> ipp.AsyncResult:
+        """Starts a specification on the engines that are its ranks."""
+
+    def replace_lost(self, specification: Specification) -> Specification:
+        """Finds engines for those that have gone, or another layout for those that are left."""
+
+    def interrupt(self) -> None:
+        """Interrupts what the engines do."""
+
+
+class Job:
+    """One job on a cluster, watched by a thread of this notebook.
+
+    The engines go on if this notebook goes; only restarts are made here.
+
+    Args:
+        name: What it does, as the end of a sentence: ``training tiny``.
+        specification: What the engines are asked.
+        engines: The cluster's engines.
+        restarts: How often to begin anew after an engine has gone.
+
+    Attributes:
+        restarted: How often it did.
+        losses: What was lost, each as the error that it would have been.
+    """
+
+    def __init__(self, name: str, specification: Specification, engines: Engines, restarts: int = 0) -> None:
+        self.name, self.specification = name, specification
+        self.restarted, self.losses = 0, list[EngineLost]()
+        self._engines, self._restarts = engines, restarts
+        self._error: AerisError | None = None
+        self._over = threading.Event()
+        self._result = engines.begin(specification)
+        self._thread = threading.Thread(target=self._watch, name=f"aeris {name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self._over.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits for its end; interrupting the cell interrupts the waiting and not the job.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Whether it has ended.
+
+        Raises:
+            EngineLost: An engine has gone.
+            ClusterError: A rank failed; its host and what it said are told once.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        while not self._over.wait(POLL):
+            if end is not None and time.monotonic() > end:
+                return False
+        if self._error is not None:
+            raise self._error
+        return True
+
+    def interrupt(self) -> None:
+        """Interrupts the engines; what they have written stays."""
+        self._restarts = self.restarted
+        self._engines.interrupt()
+
+    def __repr__(self) -> str:
+        state = "running" if not self.done else "finished" if self._error is None else f"failed: {self._error}"
+        return f"Job({self.name!r}, {state})"
+
+    def _watch(self) -> None:
+        try:
+            while (error := self._outcome()) is not None:
+                if not isinstance(error, EngineLost) or self.restarted >= self._restarts:
+                    self._error = error
+                    return
+                self.losses.append(error)
+                self.restarted += 1
+                self.specification = self._engines.replace_lost(self.specification)
+                self._result = self._engines.begin(self.specification)
+        except AerisError as error:
+            self._error = error
+        except Exception as error:
+            found = f"The job {self.name!r} cannot be followed: {error}"
+            self._error = ClusterError(found, "The cluster must be running", "Start it again")
+        finally:
+            self._over.set()
+
+    def _outcome(self) -> AerisError | None:
+        """Waits for the engines' answers; the failure that came first, if any did."""
+        while not self._result.ready():
+            self._result.wait(POLL)
+        try:
+            self._result.get()
+        except ipp.CompositeError as error:
+            return cause(self.name, error.elist, self._result._targets)
+        except ipp.error.RemoteError as error:
+            return cause(self.name, [(error.ename, error.evalue, error.traceback, error.engine_info)], self._result._targets)
+        return None
+
+
+def cause(name: str, failures: list[tuple[str, str, Any, Any]], ranks: list[int]) -> AerisError:
+    """The one failure that explains the others.
+
+    Args:
+        name: What the job did.
+        failures: Name, text, traceback and engine of each, as ipyparallel collects them.
+        ranks: Engines in the order of their ranks.
+    """
+    told = {(info or {}).get("engine_id"): (kind, text) for kind, text, _, info in failures}
+    gone = [text for kind, text, _, _ in failures if kind == "EngineError"]
+    if gone:
+        witness = next((text for kind, text in told.values() if kind == "RankLost"), "")
+        silent = [f"rank {rank} (engine {engine})" for rank, engine in enumerate(ranks) if engine not in told]
+        return EngineLost(
+            f"{', '.join(silent) or 'An engine'} has gone while {name}" + (f"; the others say: {witness}" if witness else ""),
+            "The ranks of a job work together, and none can go on without the others",
+            "Start the job again: it goes on from its last checkpoint, or where its archive stands; restarts=3 does so by itself",
+        )
+    engine, (kind, text) = next(((engine, said) for engine, said in told.items() if said[0] != "RankLost"), next(iter(told.items())))
+    rank = ranks.index(engine) if engine in ranks else "?"
+    found = f"Rank {rank} (engine {engine}) failed while {name}: {kind}: {text}"
+    return ClusterError(found, "", f"Read rank-{rank}.log in the folder engines of the run")
+
+
+class ClusterRun(Run):
+    """A run that a cluster trains.
+
+    Args:
+        path: Its directory.
+        job: The job.
+    """
+
+    job: Job
+
+    def __init__(self, path: Path, job: Job) -> None:
+        super().__init__(path)
+        object.__setattr__(self, "job", job)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits for the end of the training, as `Job.wait`.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Whether it has ended.
+
+        Raises:
+            EngineLost: An engine has gone.
+            ClusterError: A rank failed.
+        """
+        return self.job.wait(timeout)
+
+
+class ClusterForecast:
+    """A forecast that a cluster draws into an archive.
+
+    Args:
+        path: The archive.
+        job: The job.
+
+    Attributes:
+        path: As above.
+        job: As above.
+    """
+
+    def __init__(self, path: Path, job: Job) -> None:
+        self.path, self.job = path, job
+
+    def open(self) -> xr.Dataset:
+        """The archive as it stands, lazy; what is not finished is missing.
+
+        Raises:
+            StoreError: It has not been laid out yet.
+        """
+        from aeris.forecasting.archive import open_forecast
+
+        return open_forecast(self.path)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits for the end, as `Job.wait`.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Whether it has ended.
+
+        Raises:
+            EngineLost: An engine has gone.
+            ClusterError: A rank failed.
+        """
+        return self.job.wait(timeout)
+
+    def stop(self) -> None:
+        """Interrupts it; asked for again with the same arguments it goes on where it stands."""
+        self.job.interrupt()
+
+    def __repr__(self) -> str:
+        return f"ClusterForecast({str(self.path)!r}, {self.job!r})"

@@ -1,0 +1,115 @@
+"""Jobs of a cluster: plain specifications that travel as JSON, and their outcome.
+
+A job is a function of the package that is called on every engine with the same arguments; all that it leaves stands in files, so that
+whoever opens the run or the archive later, from whichever kernel, sees the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Self
+
+from aeris.model.config import ModelConfig
+from aeris.model.presets import SamplingRecipe, TrainingRecipe
+from aeris.swipe import Layout
+
+
+@dataclass(frozen=True)
+class Specification:
+    """What a job is asked to do; its fields are JSON but for the dataclasses among them, which become dictionaries."""
+
+    layout: Layout
+
+    kind = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"kind": self.kind, **asdict(self)}
+
+    @classmethod
+    def of_json(cls, content: Mapping[str, Any]) -> Self:
+        """Inverse of :meth:`to_json`."""
+        homes = {"layout": Layout, "model": ModelConfig, "recipe": TrainingRecipe, "sampling": SamplingRecipe}
+        values = _tuples({field.name: content[field.name] for field in fields(cls)})
+        made = {name: home(**_tuples(values[name])) for name, home in homes.items() if values.get(name) is not None}
+        return cls(**{**values, **made})
+
+    def carry_out(self) -> str:
+        """Does this process's part."""
+        raise NotImplementedError
+
+    def on(self, engines: int) -> Self:
+        """The same on fewer engines.
+
+        Raises:
+            ConfigurationError: No layout of so many can do it.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class TrainSpecification(Specification):
+    """The arguments of `aeris.train`."""
+
+    model: ModelConfig
+    data: str
+    out: str
+    steps: int
+    batch: int
+    micro_batch: int | None
+    period: tuple[str | None, str | None] | None
+    precision: str
+    seed: int
+    recipe: TrainingRecipe | None
+    sampling: SamplingRecipe | None
+    checkpoint_every: int
+
+    kind = "train"
+
+    def carry_out(self) -> str:
+        """Trains this rank's part."""
+        from aeris.training.trainer import train
+
+        arguments: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        arguments["period"] = None if self.period is None else slice(*self.period)
+        return str(train(**arguments, progress=False).path)
+
+    def on(self, engines: int) -> Self:
+        """The same on fewer engines, as the layout that takes the least work."""
+        return replace(self, layout=Layout.suggest(self.model, engines, float("inf"), self.batch))
+
+
+@dataclass(frozen=True)
+class ForecastSpecification(Specification):
+    """The arguments of `aeris.forecast`."""
+
+    checkpoint: str
+    initial: str
+    times: tuple[str, ...]
+    members: int
+    lead: str
+    out: str
+    seed: int
+    batch: int
+    sampling: SamplingRecipe | None
+    precision: str
+    compile: bool
+
+    kind = "forecast"
+
+    def carry_out(self) -> str:
+        """Draws this rank's part."""
+        from aeris.forecasting.ensemble import forecast
+
+        forecast(**{field.name: getattr(self, field.name) for field in fields(self)}, progress=False)
+        return self.out
+
+    def on(self, engines: int) -> Self:
+        """The same on fewer engines, each drawing whole members."""
+        return replace(self, layout=Layout(dp=engines))
+
+
+def _tuples(value: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON's lists as the tuples that dataclasses hold."""
+    return {name: tuple(entry) if isinstance(entry, list) else entry for name, entry in value.items()}
