@@ -367,13 +367,17 @@ class Cluster:
         Raises:
             EngineLost: Too few are left for any layout.
         """
+        self.restore()
+        left = len(self.client.ids)
+        return specification if specification.layout.world <= left else specification.on(left)
+
+    def restore(self) -> None:
+        """Starts engines in place of those that have gone, where engines can be started one by one."""
         self._joined = ()
         lost = self.engines - len(self.client.ids)
         if lost > 0 and self._replaceable:
             self._start_engines(lost)
             self._await_engines(progress=False)
-        left = len(self.client.ids)
-        return specification if specification.layout.world <= left else specification.on(left)
 
     def interrupt(self) -> None:
         """Interrupts what the engines do."""

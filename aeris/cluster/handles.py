@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -175,6 +177,31 @@ class ClusterRun(Run):
             ClusterError: A rank failed.
         """
         return self.job.wait(timeout)
+
+    def sample(
+        self, initial: xr.Dataset | str | Path, times: Sequence[Any], members: int = 4, lead: str = "24h", seed: int = 0
+    ) -> xr.Dataset:
+        """A quick ensemble from the newest weights, drawn in this notebook while the training goes on.
+
+        Args:
+            initial: As for `aeris.forecast`.
+            times: Initial times.
+            members: Members from each.
+            lead: Length of the forecast.
+            seed: Seed of the forecast.
+
+        Returns:
+            The archive, lazy; it is kept in the run's folder ``samples``, under the step.
+
+        Raises:
+            CheckpointError: There is no finished checkpoint yet.
+        """
+        from aeris.forecasting.ensemble import forecast
+
+        checkpoint = self.newest
+        out = self.path / "samples" / f"{checkpoint.name}-{uuid.uuid4().hex[:6]}.zarr"
+        out.parent.mkdir(exist_ok=True)
+        return forecast(checkpoint, initial, times, members, lead, out, seed, precision=self.configuration["precision"], progress=False)
 
 
 class ClusterForecast:

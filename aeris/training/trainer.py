@@ -40,6 +40,7 @@ from aeris.training.checkpoint import Checkpoint, load_weights, save
 from aeris.training.configuration import Configuration, configure, start_run
 from aeris.training.logbook import Logbook
 from aeris.training.schedule import learning_rate
+from aeris.training.state import told
 
 COMPILE_FROM_STEPS = 1000
 """Shorter runs train eager: compiling would take longer than it saves."""
@@ -109,7 +110,7 @@ def train(
     if run.checkpoints:
         trainer.load(Checkpoint.open(run.newest))
     if trainer.step < steps:
-        with watch(groups, run.path / "engines", lambda: trainer.step):
+        with told(run, groups, trainer.device, precision), watch(groups, run.path / "engines", lambda: trainer.step):
             _loop(trainer, run, checkpoint_every, progress)
     return run
 

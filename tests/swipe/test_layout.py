@@ -71,6 +71,7 @@ def test_a_v_schedule_turns_on_the_last_rank():
         ),
         (lambda: Layout(pp=5).check(MODEL), "5 pipeline stages for 4 blocks.*or 6 with stages of their own.*Use for example pp=4"),
         (lambda: Layout(schedule="zbv").check(MODEL), "schedule='zbv' with pp=1.*Use '1f1b'"),
+        (lambda: Layout(pp=2, schedule="zbv", recompute=True), "recompute with schedule=.zbv.*Use schedule=.1f1b"),
         (lambda: Layout(dp=2).check(MODEL, world=3), "needs 2 processes and there are 3.*Start 2 processes"),
         (lambda: Layout(dp=2).check(MODEL, batch=7), "batch=7 with dp=2.*multiple of 2"),
         (lambda: Layout(pp=4).check(MODEL, batch=3), "3 micro-batches for 4 stages.*batch=4 or more, or schedule='gpipe'"),

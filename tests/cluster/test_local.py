@@ -1,0 +1,234 @@
+"""Engines on this machine: what they train and forecast is what one process would, and what is lost is told and mended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import aeris
+from aeris.cluster.jobs import TrainSpecification
+from aeris.errors import ClusterError, ConfigurationError, EngineLost, StoreError
+from aeris.model.config import ModelConfig
+from aeris.model.presets import SamplingRecipe, TrainingRecipe
+from aeris.run import Run
+from aeris.swipe import Layout
+from aeris.training.checkpoint import Checkpoint
+
+MODEL = ModelConfig(grid=(16, 32), dim=32, depth=4, heads=8, mlp=24, window=(4, 4))
+SAMPLING = SamplingRecipe(steps=3)
+SEEN_WITHIN = 15.0
+"""Seconds in which the loss of an engine is told."""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("ipython")
+
+
+@pytest.fixture(scope="module")
+def cluster(folder):
+    with aeris.Cluster.local(engines=2, directory=folder) as started:
+        yield started
+
+
+def arguments(store, out: Path, steps: int = 6, **others) -> dict:
+    """Of a short training, with a checkpoint every other step."""
+    how = {"batch": 4, "micro_batch": 1, "precision": "float32", "recipe": TrainingRecipe(warmup_images=8), "sampling": SAMPLING}
+    return {"model": MODEL, "data": store.path, "out": out, "steps": steps, "checkpoint_every": 2, **how, **others}
+
+
+def await_step(run: Run, step: int, seconds: float = 60) -> None:
+    """Waits until a run has written so many steps."""
+    end = time.monotonic() + seconds
+    while run.logbook.sizes["step"] < step:
+        assert time.monotonic() < end, f"no step {step} within {seconds} s: {run.state}"
+        time.sleep(0.1)
+
+
+def weights(run: Run) -> dict:
+    return Checkpoint.open(run.newest).tensors("weights")
+
+
+def test_a_run_on_engines_is_the_run_of_one_process(cluster, small_store, tmp_path):
+    run = cluster.train(**arguments(small_store, tmp_path / "many", layout=Layout(pp=2)))
+    assert run.state["state"] in ("started", "running")
+    assert run.wait(timeout=120)
+    alone = aeris.train(**arguments(small_store, tmp_path / "alone"), progress=False)
+    np.testing.assert_allclose(run.logbook.loss, alone.logbook.loss, rtol=1e-5)
+    assert run.state["state"] == alone.state["state"] == "finished"
+    assert "rank 1 of dp 1 × pp 2" in (run.path / "engines" / "rank-1.log").read_text()
+
+
+def test_a_forecast_on_engines_is_the_forecast_of_one_process(cluster, small_store, small_world, tmp_path):
+    run = aeris.train(**arguments(small_store, tmp_path / "run"), progress=False)
+    how = {"times": small_world.time.values[[3, 9]], "members": 3, "lead": "18h", "batch": 2, "precision": "float32"}
+    filled = cluster.forecast(run, small_world, out=tmp_path / "many.zarr", **how)
+    assert filled.wait(timeout=120)
+    alone = aeris.forecast(run, small_world, out=tmp_path / "alone.zarr", progress=False, **how)
+    many = filled.open()
+    for name in alone.data_vars:
+        np.testing.assert_array_equal(many[name].values, alone[name].values, err_msg=str(name))
+
+
+def test_what_cannot_work_is_refused_before_an_engine_starts(cluster, small_store, tmp_path):
+    with pytest.raises(ConfigurationError, match="needs 8 engines and there are 2"):
+        cluster.train(**arguments(small_store, tmp_path / "run", layout=Layout(pp=4, wp=(1, 2))))
+    with pytest.raises(ConfigurationError, match="multiple of 2"):
+        cluster.train(**arguments(small_store, tmp_path / "run", batch=5, layout=Layout(dp=2)))
+    with pytest.raises(StoreError):
+        cluster.train(**arguments(small_store, tmp_path / "run") | {"data": tmp_path / "none"})
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_job_at_a_time_and_a_stop_leaves_a_checkpoint(cluster, small_store, tmp_path):
+    run = cluster.train(**arguments(small_store, tmp_path / "long", steps=900, layout=Layout(dp=2)))
+    await_step(run, 3)
+    with pytest.raises(ClusterError, match=r"is training long.*one job at a time"):
+        cluster.train(**arguments(small_store, tmp_path / "other", layout=Layout(dp=2)))
+    assert not run.wait(timeout=0.1)
+    Run.open(run.path).stop()  # as from any other notebook
+    assert run.wait(timeout=60)
+    assert run.state["state"] == "stopped"
+    assert 3 <= run.step == run.logbook.sizes["step"] < 900
+
+
+def test_a_quick_ensemble_while_training_goes_on(cluster, small_store, small_world, tmp_path):
+    run = cluster.train(**arguments(small_store, tmp_path / "run", steps=900, layout=Layout(dp=2)))
+    await_step(run, 5)
+    drawn = run.sample(small_world, small_world.time.values[[3]], members=2, lead="12h")
+    before = run.logbook.sizes["step"]
+    assert drawn.sizes["number"] == 2 and bool(drawn["2m_temperature"].notnull().all())
+    await_step(run, before + 1)
+    run.stop()
+    assert run.wait(timeout=60)
+
+
+def test_a_failure_is_told_once_with_its_rank(cluster, small_store, tmp_path):
+    asked = arguments(small_store, tmp_path / "run", layout=Layout(dp=2)) | {"data": str(tmp_path / "gone"), "out": str(tmp_path / "run")}
+    job = cluster._submit("training what is not there", TrainSpecification(**asked, period=None, seed=0), restarts=3)
+    with pytest.raises(ClusterError, match=r"^Rank 0 \(engine \d\) failed while training what is not there: StoreError: .*gone") as error:
+        job.wait(timeout=60)
+    assert str(error.value).count("StoreError") == 1
+    assert job.restarted == 0  # what is refused would be refused again
+
+
+def test_connections_are_encrypted_and_their_files_the_owner_s_alone(cluster, folder):
+    client = next((folder / "security").glob("*-client.json"))
+    assert '"curve_serverkey": "' in client.read_text()
+    for path in (folder / "security").iterdir():
+        assert not stat.S_IMODE(path.stat().st_mode) & 0o077 or not stat.S_IMODE((folder / "security").stat().st_mode) & 0o077
+
+
+def test_an_engine_of_another_version_is_named(cluster, monkeypatch):
+    described = cluster._described()
+    monkeypatch.setattr(cluster, "_described", lambda: [*described[:1], {**described[1], "torch": "1.0"}])
+    with pytest.raises(ClusterError, match=rf"Engine {described[1]['engine']} on .* has torch 1.0, this notebook"):
+        cluster.check_versions()
+
+
+def test_another_kernel_attaches(cluster, folder):
+    attached = aeris.Cluster.attach(directory=folder)
+    assert attached.name == cluster.name
+    assert attached.check_versions() == cluster.check_versions()
+    with pytest.raises(ClusterError, match=f"no cluster 'aeris-none'.*{cluster.name}"):
+        aeris.Cluster.attach("aeris-none", folder)
+
+
+def test_no_engine_is_a_refusal():
+    with pytest.raises(ConfigurationError, match=r"engines=0.*Use for example engines=4"):
+        aeris.Cluster.local(engines=0)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_engine_is_told_and_replaced(small_store, tmp_path, rank):
+    """First without restarts; then with: the weights are bit for bit those of an undisturbed run on the same layout."""
+    with aeris.Cluster.local(engines=2, directory=tmp_path / "ipython") as cluster:
+        layout = Layout(pp=2)
+        undisturbed = cluster.train(**arguments(small_store, tmp_path / "undisturbed", steps=40, layout=layout))
+        assert undisturbed.wait(timeout=120)
+
+        process = pid_of(cluster, rank)
+        run = cluster.train(**arguments(small_store, tmp_path / "lost", steps=900, layout=layout))
+        await_step(run, 5)
+        os.kill(process, signal.SIGKILL)
+        killed = time.monotonic()
+        with pytest.raises(EngineLost, match=rf"rank {rank} \(engine \d\) has gone while training lost"):
+            run.wait(timeout=60)
+        assert time.monotonic() - killed < SEEN_WITHIN
+        assert Run.open(run.path).state["state"] == "failed"
+
+        cluster.restore()
+        process = pid_of(cluster, rank)
+        again = cluster.train(**arguments(small_store, tmp_path / "again", steps=40, layout=layout), restarts=1)
+        await_step(again, 5)
+        os.kill(process, signal.SIGKILL)
+        assert again.wait(timeout=120)
+        assert again.job.restarted == 1 and len(again.job.losses) == 1
+        for name, tensor in weights(undisturbed).items():
+            assert bool((tensor == weights(again)[name]).all()), name
+
+
+def pid_of(cluster, rank: int) -> int:
+    engine = cluster._ranks(2)[rank]
+    return next(described["process"] for described in cluster.check_versions() if described["engine"] == engine)
+
+
+@pytest.mark.full
+def test_a_forecast_goes_on_after_an_engine_was_killed(small_store, small_world, tmp_path):
+    run = aeris.train(**arguments(small_store, tmp_path / "run"), progress=False)
+    how = {"times": small_world.time.values[[3, 9, 12, 15]], "members": 6, "lead": "96h", "batch": 2, "precision": "float32"}
+    with aeris.Cluster.local(engines=2, directory=tmp_path / "ipython") as cluster:
+        process = pid_of(cluster, 1)
+        filled = cluster.forecast(run, small_world, out=tmp_path / "lost.zarr", restarts=1, **how)
+        end = time.monotonic() + 60
+        while not (tmp_path / "lost.zarr").exists() or not bool(filled.open()["2m_temperature"].notnull().any()):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        os.kill(process, signal.SIGKILL)
+        assert filled.wait(timeout=120)
+        assert filled.job.restarted == 1
+        many = filled.open()
+    alone = aeris.forecast(run, small_world, out=tmp_path / "alone.zarr", progress=False, **how)
+    for name in alone.data_vars:
+        np.testing.assert_array_equal(many[name].values, alone[name].values, err_msg=str(name))
+
+
+@pytest.mark.full
+def test_a_kernel_that_goes_leaves_its_training_running(small_store, tmp_path):
+    script = f"""
+        import os, time, aeris
+        from aeris.model.config import ModelConfig
+        from aeris.swipe import Layout
+        if __name__ == "__main__":
+            cluster = aeris.Cluster.local(engines=2, directory={str(tmp_path / "ipython")!r}).start(progress=False)
+            model = ModelConfig(grid=(16, 32), dim=32, depth=4, heads=8, mlp=24, window=(4, 4))
+            data, out = {str(small_store.path)!r}, {str(tmp_path / "run")!r}
+            run = cluster.train(model, data, out, steps=60, layout=Layout(pp=2), precision="float32")
+            while not run.logbook.sizes["step"]:
+                time.sleep(0.1)
+            os.kill(os.getpid(), 9)
+    """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, timeout=120, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()[-2000:]
+    cluster = aeris.Cluster.attach(directory=tmp_path / "ipython")
+    try:
+        run = Run.open(tmp_path / "run")
+        seen = run.logbook.sizes["step"]
+        assert seen < 60
+        assert run.wait(timeout=120)
+        assert run.logbook.sizes["step"] == 60
+        np.testing.assert_array_equal(run.logbook.step, np.arange(1, 61))
+    finally:
+        cluster.stop()
