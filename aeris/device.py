@@ -35,7 +35,7 @@ KINDS = ("cuda", "xpu", "mps", "cpu")
 KEPT_BYTES = 2**30
 """Most freed memory that a process on the CPU keeps for later tensors."""
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _LARGEST_ON_HEAP = -1, -3, 2**25
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX, _LARGEST_ON_HEAP = -1, -3, -8, 2**25
 """Numbers of glibc's malloc.h, and the largest threshold that it takes."""
 
 IPEX = "intel_extension_for_pytorch"
@@ -189,6 +189,7 @@ class Device:
             set_option = getattr(ctypes.CDLL(None), "mallopt", lambda option, value: 0)
             set_option(_M_TRIM_THRESHOLD, KEPT_BYTES)
             set_option(_M_MMAP_THRESHOLD, _LARGEST_ON_HEAP)
+            set_option(_M_ARENA_MAX, 1)
 
     def compile_available(self) -> bool:
         """Whether ``torch.compile`` has the compiler that it needs here; without one, training runs eager."""
