@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 import xarray as xr
 from torch import Tensor
-from tqdm.auto import tqdm
+from aeris.progress import tqdm
 
 from aeris import device as devices
 from aeris.data.grid import Grid, drop_pole_row
@@ -30,7 +30,7 @@ from aeris.training.checkpoint import Checkpoint
 
 
 def forecast(
-    checkpoint: str | Path | Run,
+    checkpoint: str | Path | Run | Checkpoint,
     initial: xr.Dataset | str | Path,
     times: Sequence[Any] | np.ndarray,
     members: int = 16,
@@ -52,7 +52,7 @@ def forecast(
     and are written by ranks that own them.
 
     Args:
-        checkpoint: A run, of which the newest checkpoint is taken, or a checkpoint.
+        checkpoint: A run, of which the newest checkpoint is taken, or a checkpoint, such as ``aeris.load("demo")``.
         initial: Canonical dataset that holds the initial times, or anything `aeris.open_era5` opens.
         times: Initial times.
         members: Members from each initial time.
@@ -75,7 +75,7 @@ def forecast(
         DataError: The initial states lack a time or channel, or stand on another grid.
         StoreError: `out` holds something else, or the disk is full.
     """
-    opened = Checkpoint.open(checkpoint.path if isinstance(checkpoint, Run) else checkpoint)
+    opened = _opened(checkpoint)
     leads = _leads(lead, opened.interval)
     starts = _times(times)
     _check_counts(members, batch)
@@ -100,6 +100,12 @@ def forecast(
             _run_tasks(forecaster, archive, states, own[first : first + layout.pp], seed, batch, bar)
     groups.barrier()
     return open_forecast(out)
+
+
+def _opened(checkpoint: str | Path | Run | Checkpoint) -> Checkpoint:
+    if isinstance(checkpoint, Checkpoint):
+        return checkpoint
+    return Checkpoint.open(checkpoint.path if isinstance(checkpoint, Run) else checkpoint)
 
 
 Task = tuple[tuple[int, int], int]

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from aeris.progress import tqdm
 
 from aeris import device as devices
 from aeris.data.store import Store, sample_order
