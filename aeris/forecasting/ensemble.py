@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 import xarray as xr
 from torch import Tensor
-from aeris.progress import tqdm
 
 from aeris import device as devices
 from aeris.data.grid import Grid, drop_pole_row
@@ -23,6 +22,7 @@ from aeris.forecasting.archive import Archive, open_forecast
 from aeris.forecasting.rollout import Ensemble, Forecaster, rollout
 from aeris.model.presets import SamplingRecipe
 from aeris.model.quadrants import to_pixels
+from aeris.progress import tqdm
 from aeris.run import Run
 from aeris.swipe import Groups, Layout, gather
 from aeris.swipe.watch import watch
