@@ -1,0 +1,42 @@
+"""The course of a training, as its logbook tells it."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
+
+from aeris.views.style import SYSTEMS, new_figure
+
+
+def loss_figure(logbook: xr.Dataset) -> Figure:
+    """Loss and gradient norm of every step, and their running means.
+
+    Args:
+        logbook: ``run.logbook``.
+
+    Returns:
+        A matplotlib figure.
+    """
+    figure = new_figure(6.4, 4.4)
+    for ax, name, label in zip(figure.subplots(2, 1, sharex=True), ("loss", "grad_norm"), ("loss", "gradient norm"), strict=True):
+        values, colour = logbook[name], SYSTEMS["forecast"]["color"]
+        ax.semilogy(logbook.step, values, color=colour, linewidth=0.8, alpha=0.4, label="step")
+        ax.semilogy(logbook.step, _running_mean(values.values), color=colour, linewidth=2, label="running mean")
+        ax.yaxis.set_major_formatter(LogFormatter())
+        ax.yaxis.set_minor_formatter(LogFormatter())
+        ax.set_ylabel(label)
+        ax.grid(alpha=0.3)
+    figure.axes[0].legend(frameon=False)
+    figure.axes[1].set_xlabel("optimizer step")
+    return figure
+
+
+def _running_mean(values: np.ndarray) -> np.ndarray:
+    """Mean of the last steps, a tenth of all but at least one; of those that there are at the beginning."""
+    reach = max(1, len(values) // 10)
+    sums = np.cumsum(np.nan_to_num(values))
+    counts = np.cumsum(np.isfinite(values))
+    before = np.concatenate([np.zeros(reach), sums[:-reach]]), np.concatenate([np.zeros(reach), counts[:-reach]])
+    return (sums - before[0]) / np.maximum(counts - before[1], 1)
