@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import NullFormatter
 
 from aeris.views.style import SYSTEMS, new_figure
 
@@ -24,8 +24,10 @@ def loss_figure(logbook: xr.Dataset) -> Figure:
         values, colour = logbook[name], SYSTEMS["forecast"]["color"]
         ax.semilogy(logbook.step, values, color=colour, linewidth=0.8, alpha=0.4, label="step")
         ax.semilogy(logbook.step, _running_mean(values.values), color=colour, linewidth=2, label="running mean")
-        ax.yaxis.set_major_formatter(LogFormatter())
-        ax.yaxis.set_minor_formatter(LogFormatter())
+        # Within a decade there is at most one whole power of ten, so that the ticks between carry numbers too.
+        within = float(values.max()) < 10 * float(values.min())
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("{x:g}" if within else NullFormatter())
         ax.set_ylabel(label)
         ax.grid(alpha=0.3)
     figure.axes[0].legend(frameon=False)

@@ -35,6 +35,13 @@ def test_a_skipped_step_leaves_a_gap_and_not_a_hole_in_the_mean(logbook):
     np.testing.assert_allclose(mean, 0.5)
 
 
+def test_ticks_carry_plain_numbers(logbook):
+    figure = loss_figure(logbook.assign(loss=("step", np.linspace(1.1, 0.7, 40))))
+    figure.canvas.draw()
+    texts = [text.get_text() for which in ("major", "minor") for text in figure.axes[0].yaxis.get_ticklabels(which=which)]
+    assert {"0.8", "0.9", "1"} <= set(texts)
+
+
 def test_a_run_of_one_step_can_be_drawn(logbook):
     assert loss_figure(logbook.isel(step=[0])).axes[0].get_lines()[1].get_ydata().tolist() == [1.0]
 
