@@ -26,6 +26,7 @@ _HOME = {
     "train": "aeris.training.trainer",
     "Run": "aeris.run",
     "forecast": "aeris.forecasting.ensemble",
+    "load": "aeris.forecasting.weights",
     "open_forecast": "aeris.forecasting.archive",
     # parallelism
     "Layout": "aeris.swipe.layout",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from aeris.errors import AerisError, ClusterError, EngineLost
     from aeris.forecasting.archive import open_forecast
     from aeris.forecasting.ensemble import forecast
+    from aeris.forecasting.weights import load
     from aeris.model import presets
     from aeris.model.config import ModelConfig
     from aeris.run import Run

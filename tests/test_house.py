@@ -17,12 +17,13 @@ import aeris
 ROOT = Path(aeris.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
 
-BASE = {"errors", "device", "run", "data"}
+BASE = {"errors", "progress", "device", "run", "data"}
 MAY_IMPORT = {
     "errors": set(),
+    "progress": set(),
     "device": {"errors"},
     "run": {"errors"},
-    "data": {"errors", "run"},
+    "data": {"errors", "progress", "run"},
     "verification": {"errors", "run", "data"},
     "views": {"errors", "run", "data"},
     "model": BASE,
@@ -45,7 +46,7 @@ EXTRAS = [
 ]
 """Modules that only an extra installs."""
 
-WITHOUT_TORCH = ("errors", "run", "data", "verification", "views")
+WITHOUT_TORCH = ("errors", "progress", "run", "data", "verification", "views")
 
 
 def room(path: Path) -> str:

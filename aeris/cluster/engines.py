@@ -17,16 +17,16 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from ipyparallel.cluster.launcher import LocalEngineSetLauncher
-from tqdm.auto import tqdm
 
 from aeris.cluster import spmd
 from aeris.cluster.handles import ClusterForecast, ClusterRun, Job
 from aeris.cluster.jobs import ForecastSpecification, Specification, TrainSpecification
 from aeris.data.store import Store
 from aeris.errors import ClusterError, ConfigurationError
-from aeris.forecasting.ensemble import check_forecast
+from aeris.forecasting.ensemble import check_forecast, open_checkpoint
 from aeris.model.config import ModelConfig
 from aeris.model.presets import SamplingRecipe, TrainingRecipe
+from aeris.progress import tqdm
 from aeris.run import Run
 from aeris.swipe import Layout
 from aeris.training.checkpoint import Checkpoint
@@ -284,7 +284,7 @@ class Cluster:
 
     def forecast(
         self,
-        checkpoint: str | Path | Run,
+        checkpoint: str | Path | Run | Checkpoint,
         initial: xr.Dataset | str | Path,
         times: Sequence[Any] | np.ndarray,
         members: int = 16,
@@ -319,7 +319,7 @@ class Cluster:
             ClusterError: Another job is running.
             ConfigurationError: The layout needs more engines than there are, or anything that `aeris.forecast` would refuse.
         """
-        opened = Checkpoint.open(checkpoint.path if isinstance(checkpoint, Run) else checkpoint)
+        opened = open_checkpoint(checkpoint)
         layout = layout or Layout(dp=self.engines)
         self._check_free(layout)
         starts, _, _ = check_forecast(opened, initial, times, members, lead, batch, layout)

@@ -105,8 +105,9 @@ def fill(path: Path, ds: xr.Dataset, contents: Contents, todo: list[int]) -> Non
 
 def progress(what: str, total: int, done: int = 0) -> Any:
     """A progress bar over states that shows in a terminal and in a notebook, and nowhere else."""
-    from tqdm.auto import tqdm
     from tqdm.notebook import tqdm_notebook
+
+    from aeris.progress import tqdm
 
     in_notebook = issubclass(tqdm, tqdm_notebook)
     return tqdm(total=total, initial=done, unit="state", desc=what, disable=False if in_notebook else None)

@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 import xarray as xr
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from aeris import device as devices
 from aeris.data.grid import Grid, drop_pole_row
@@ -23,6 +22,7 @@ from aeris.forecasting.archive import Archive, open_forecast
 from aeris.forecasting.rollout import Ensemble, Forecaster, rollout
 from aeris.model.presets import SamplingRecipe
 from aeris.model.quadrants import to_pixels
+from aeris.progress import tqdm
 from aeris.run import Run
 from aeris.swipe import Groups, Layout, gather
 from aeris.swipe.watch import watch
@@ -30,7 +30,7 @@ from aeris.training.checkpoint import Checkpoint
 
 
 def forecast(
-    checkpoint: str | Path | Run,
+    checkpoint: str | Path | Run | Checkpoint,
     initial: xr.Dataset | str | Path,
     times: Sequence[Any] | np.ndarray,
     members: int = 16,
@@ -52,7 +52,7 @@ def forecast(
     and are written by ranks that own them.
 
     Args:
-        checkpoint: A run, of which the newest checkpoint is taken, or a checkpoint.
+        checkpoint: A run, of which the newest checkpoint is taken, or a checkpoint, such as ``aeris.load("demo")``.
         initial: Canonical dataset that holds the initial times, or anything `aeris.open_era5` opens.
         times: Initial times.
         members: Members from each initial time.
@@ -75,7 +75,7 @@ def forecast(
         DataError: The initial states lack a time or channel, or stand on another grid.
         StoreError: `out` holds something else, or the disk is full.
     """
-    opened = Checkpoint.open(checkpoint.path if isinstance(checkpoint, Run) else checkpoint)
+    opened = open_checkpoint(checkpoint)
     layout = layout or Layout()
     starts, leads, states = check_forecast(opened, initial, times, members, lead, batch, layout)
     groups = Groups.join(layout, devices.choose())
@@ -117,6 +117,13 @@ def check_forecast(
     _check_counts(members, batch)
     layout.check(checkpoint.model)
     return starts, leads, initial_states(initial, checkpoint, starts)
+
+
+def open_checkpoint(checkpoint: str | Path | Run | Checkpoint) -> Checkpoint:
+    """The checkpoint itself, the newest of a run, or the one at a path."""
+    if isinstance(checkpoint, Checkpoint):
+        return checkpoint
+    return Checkpoint.open(checkpoint.path if isinstance(checkpoint, Run) else checkpoint)
 
 
 Task = tuple[tuple[int, int], int]

@@ -20,7 +20,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from aeris import device as devices
 from aeris.data.store import Store, sample_order
@@ -31,6 +30,7 @@ from aeris.model.config import ModelConfig
 from aeris.model.fields import Fields, Geography
 from aeris.model.network import Network
 from aeris.model.presets import SamplingRecipe, TrainingRecipe
+from aeris.progress import tqdm
 from aeris.run import Run
 from aeris.swipe import Groups, Layout, Pass, Pipeline, ShardedAdamW, Update, held_blocks, share
 from aeris.swipe.optimizer import MOMENTS

@@ -10,18 +10,15 @@ import threading
 import time
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 import numpy as np
 import xarray as xr
-from tqdm.auto import tqdm
 
+from aeris.progress import tqdm
 from aeris.run import POLL, Run
 
 SMOOTH = 50
-"""Steps over which curves are averaged and speed is told."""
-
-PANELS = {"loss": "loss", "grad_norm": "gradient norm", "lr": "step size", "samples_per_second": "samples s⁻¹"}
+"""Steps over which numbers are averaged."""
 
 
 @dataclass(frozen=True)
@@ -93,33 +90,6 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}"
 
 
-def training_figure(logbook: xr.Dataset) -> Any:
-    """Loss, gradient norm, step size and speed against the step.
-
-    Args:
-        logbook: As `Run.logbook` gives it.
-
-    Returns:
-        A matplotlib figure.
-    """
-    from aeris.views.style import SYSTEMS, new_figure
-
-    figure = new_figure(9.6, 4.4)
-    blue = SYSTEMS["forecast"]["color"]
-    for ax, (name, label) in zip(figure.subplots(2, 2, sharex=True).flat, PANELS.items(), strict=True):
-        values = logbook[name]
-        ax.plot(logbook.step, values, color="#BBBBBB", linewidth=0.8)
-        ax.plot(logbook.step, values.rolling(step=min(SMOOTH, values.size), min_periods=1).mean(), color=blue, linewidth=1.6)
-        ax.set_ylabel(label)
-        ax.grid(alpha=0.3)
-        if name in ("loss", "grad_norm") and float(values.min()) > 0:
-            ax.set_yscale("log")
-    for ax in figure.axes[2:]:
-        ax.set_xlabel("step")
-    figure.suptitle(f"Training, each step and the mean of {SMOOTH}", fontsize=10)
-    return figure
-
-
 def page(run: Run) -> str:
     """Curves and numbers of a run as HTML that stands by itself."""
     logbook = run.logbook
@@ -127,6 +97,8 @@ def page(run: Run) -> str:
     title = f"<b>{escape(run.path.name)}</b>"
     if progress is None:
         return f"<div>{title}: {escape(run.state['state'])}, no step yet</div>"
+    from aeris.views.training import training_figure
+
     figure = base64.b64encode(training_figure(logbook)._repr_png_()).decode()
     style = "text-align:left;padding:0 1.2em 0 0"
     cells = "".join(f"<td style='{style}'>{name}<br><b>{escape(text)}</b></td>" for name, text in numbers(progress))
