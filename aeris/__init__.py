@@ -31,6 +31,8 @@ _HOME = {
     "Layout": "aeris.swipe.layout",
     # verification
     "verify": "aeris.verification.scores",
+    # views
+    "explore": "aeris.views.explorer",
     # errors
     "AerisError": "aeris.errors",
     "EngineLost": "aeris.errors",
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from aeris.swipe.layout import Layout
     from aeris.training.trainer import train
     from aeris.verification.scores import verify
+    from aeris.views.explorer import explore
 
 
 def __getattr__(name: str) -> Any:

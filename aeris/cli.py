@@ -239,6 +239,32 @@ def verify(forecast: Path, truth: str, out: Path, baselines: tuple[str, ...] = (
     print(f"wrote {out}")
 
 
+def explore(
+    forecast: Annotated[Path, tyro.conf.Positional],
+    truth: str | None = None,
+    variable: str | None = None,
+    port: int = 0,
+    follow: bool = False,
+    every: float = 10.0,
+) -> None:
+    """Serves maps, plumes, spectra and extremes of a forecast to a browser on this machine, until it is interrupted.
+
+    Args:
+        forecast: The archive, of aeris or any in WeatherBench 2's shape, finished or not.
+        truth: Dataset of what happened: a path or a URL.
+        variable: The variable to begin with; left out, the first of the archive.
+        port: Port to serve on; 0 takes any that is free.
+        follow: Look for new members by itself.
+        every: Seconds between two such looks.
+    """
+    from aeris.views.explorer import HERE, make_server
+
+    server = make_server(forecast, truth, port, variable=variable, follow=follow, every=every)
+    server.start()
+    print(f"open http://{HERE}:{server.port} in a browser; Ctrl+C ends it", flush=True)
+    server.run_until_shutdown()
+
+
 def doctor() -> None:
     """Says which device and collectives were chosen on this machine, and why."""
     from aeris import device
@@ -261,6 +287,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "forecast": forecast,
     "verify": verify,
+    "explore": explore,
     "doctor": doctor,
 }
 
