@@ -10,6 +10,7 @@ import xarray as xr
 import zarr
 
 from aeris.data.grid import Grid
+from aeris.data.variables import VARIABLES
 from aeris.errors import DataError, StoreError
 from aeris.views.ensemble_statistics import band_mean
 from aeris.views.slices import CELLS, LEAD, Channel, Place, at_place
@@ -48,8 +49,9 @@ class ForecastReader:
 
     @property
     def variables(self) -> list[str]:
-        """Names of the variables that can be shown."""
-        return [str(name) for name, field in self.forecast.data_vars.items() if {"number", *AXES} <= set(field.dims)]
+        """Names of the variables that can be shown, in the order of the registry, then those it does not know."""
+        names = [str(name) for name, field in self.forecast.data_vars.items() if {"number", *AXES} <= set(field.dims)]
+        return sorted(names, key=lambda name: list(VARIABLES).index(name) if name in VARIABLES else len(VARIABLES))
 
     @property
     def times(self) -> np.ndarray:

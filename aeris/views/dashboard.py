@@ -32,7 +32,7 @@ from aeris.views.ensemble_statistics import (
     round_threshold,
     zonal_power,
 )
-from aeris.views.interactive_maps import PROJECTIONS, MapView, Picture, map_plane
+from aeris.views.interactive_maps import PROJECTIONS, WIDTH, MapView, Picture, map_plane
 from aeris.views.resampling import Plane
 from aeris.views.slices import Channel, Place, at_leads, at_place, band_text, place_text
 from aeris.views.style import choose_level, colour_scale, hours, lead_text, time_text, units_of, variable_text, with_unit
@@ -40,6 +40,7 @@ from aeris.views.style import choose_level, colour_scale, hours, lead_text, time
 hv.extension("bokeh", logo=False)
 
 QUANTITIES = {"ensemble mean": "mean", "one member": "member", "ensemble spread": "spread", "exceedance probability": "probability"}
+_WIDE = 230
 
 
 class Explorer(pn.viewable.Viewer):
@@ -62,22 +63,22 @@ class Explorer(pn.viewable.Viewer):
         layout: The Panel object.
     """
 
-    variable = param.Selector(doc="Variable")
-    level = param.Selector(doc="Level in hPa; None where the variable has none", label="level (hPa)")
-    time = param.Selector(doc="Initial time", label="initial time")
-    lead = param.Selector(doc="Lead")
-    quantity = param.Selector(objects=QUANTITIES, default="mean", doc="What is shown of the ensemble")
-    member = param.Selector(doc="Number of the member")
-    threshold = param.Number(doc="In the unit of the variable")
-    above = param.Selector(objects={"more than": True, "less than": False}, default=True, label="probability of")
-    projection = param.Selector(objects=list(PROJECTIONS), default="PlateCarree")
+    variable: Any = param.Selector(label="variable")
+    level: Any = param.Selector(label="level (hPa)")
+    time: Any = param.Selector(label="initial time")
+    lead: Any = param.Selector(label="lead")
+    quantity: Any = param.Selector(objects=QUANTITIES, default="mean", label="quantity")
+    member: Any = param.Selector(label="member")
+    threshold = param.Number(label="threshold")
+    above: Any = param.Selector(objects={"more than": True, "less than": False}, default=True, label="probability of")
+    projection: Any = param.Selector(objects=list(PROJECTIONS), default="PlateCarree", label="projection")
     centre = param.Number(default=0.0, bounds=(-180.0, 180.0), step=10.0, label="central longitude (°E)")
     latitude = param.Number(default=50.0, bounds=(-90.0, 90.0), label="latitude (°N)")
     longitude = param.Number(default=10.0, bounds=(-180.0, 360.0), label="longitude (°E)")
     band = param.Range(default=(30.0, 60.0), bounds=(-90.0, 90.0), label="band of latitudes (°N)")
     keep_colours = param.Boolean(default=False, label="keep the colour limits")
     follow = param.Boolean(default=False, label="follow: refresh by itself")
-    tab = param.Integer(default=0, bounds=(0, 3), doc="Position of the tab that is seen")
+    tab = param.Integer(default=0, bounds=(0, 3))
 
     def __init__(
         self,
@@ -91,13 +92,16 @@ class Explorer(pn.viewable.Viewer):
         self.picture: Picture | None = None
         self.drawn: Any = None
         self._map: MapView | None = None
+        self._refusals: dict[str, str] = {}
         self._plane, self._field = lru_cache(maxsize=8)(self._make_plane), lru_cache(maxsize=16)(self._make_field)
         self._lead_line = hv.streams.Pipe(data=0.0)
         super().__init__()
         self._offer_choices(variable)
         self._map_pane, self._notice = pn.pane.HoloViews(), pn.pane.Alert(visible=False)
-        self._tabs = pn.Tabs(*self._tab_places(), dynamic=True)
-        self.layout = pn.Row(self._widgets(), pn.Column(self._notice, self._map_pane), self._tabs)
+        self._rooms = [pn.Column(min_width=640, min_height=440) for _ in self._drawings]
+        self._tabs = pn.Tabs(*zip(self._drawings, self._rooms, strict=True), dynamic=True)
+        pictures = pn.FlexBox(pn.Column(self._notice, self._map_pane, width=WIDTH + 120), self._tabs)  # below each other on a narrow page
+        self.layout = pn.Row(self._widgets(), pictures, sizing_mode="stretch_width")
         self._tabs.link(self, active="tab")
         self._connect()
         self._draw_all()
@@ -170,8 +174,9 @@ class Explorer(pn.viewable.Viewer):
     def _offer_levels(self) -> None:
         """Levels of the variable, and a threshold that fits it."""
         levels = self.reader.levels(self.variable)
-        self.param.level.objects = levels or [None]
-        level = self.level if self.level in levels else (500 if 500 in levels else (levels or [None])[0])
+        offered: list[Any] = [*levels] or [None]
+        self.param.level.objects = offered
+        level = self.level if self.level in levels else (500 if 500 in levels else offered[0])
         field = self.reader.member((self.variable, level), self.time, self.lead, self.member)
         self.param.update(level=level, threshold=round_threshold(field) if field.sizes["number"] else self.threshold)
 
@@ -184,18 +189,15 @@ class Explorer(pn.viewable.Viewer):
             "longitude": pn.widgets.FloatInput,
             "threshold": pn.widgets.FloatInput,
         }
-        self._widget = {name: kind.from_param(self.param[name]) for name, kind in make.items()}
+        self._widget = {name: kind.from_param(self.param[name], width=_WIDE) for name, kind in make.items()}
         names = ("variable", "level", "time", "quantity", "member", "above", "projection")
-        self._widget |= {name: pn.widgets.Select.from_param(self.param[name]) for name in names}
+        self._widget |= {name: pn.widgets.Select.from_param(self.param[name], width=_WIDE) for name in names}
         self._widget |= {name: pn.widgets.Checkbox.from_param(self.param[name]) for name in ("keep_colours", "follow")}
         refresh = pn.widgets.Button(name="refresh", on_click=lambda *_: self.refresh(), disabled=self.reader.path is None)
         self._widget["follow"].disabled = self.reader.path is None
         order = ("variable", "level", "time", "lead", "quantity", "member", "above", "threshold", "projection", "centre")
         more = ("latitude", "longitude", "band", "keep_colours")
-        return pn.Column(*(self._widget[name] for name in (*order, *more)), pn.Row(refresh, self._widget["follow"]), width=300)
-
-    def _tab_places(self) -> list[tuple[str, pn.Column]]:
-        return [(name, pn.Column(min_width=640, min_height=440)) for name in self._drawings]
+        return pn.Column(*(self._widget[name] for name in (*order, *more)), pn.Row(refresh, self._widget["follow"]), width=_WIDE + 20)
 
     @property
     def _drawings(self) -> dict[str, Callable[[], Any]]:
@@ -216,6 +218,7 @@ class Explorer(pn.viewable.Viewer):
 
     def _hide_useless(self) -> None:
         """Shows only widgets that change something."""
+        self._widget["threshold"].name = with_unit("threshold", self.units)
         self._widget["level"].visible = self.level is not None
         self._widget["member"].visible = self.quantity == "member"
         self._widget["above"].visible = self.quantity == "probability" or self.tab == 3
@@ -244,7 +247,7 @@ class Explorer(pn.viewable.Viewer):
 
     def _show_picture(self) -> None:
         """Sends the picture of the moment into the map, or makes the map where there is none."""
-        with self._telling():
+        with self._telling("map", self._clear_map):
             picture = self.make_picture()
             if self._map is None:
                 coast = coast_of(self.truth) if self.truth is not None else "earth"
@@ -254,6 +257,9 @@ class Explorer(pn.viewable.Viewer):
             else:
                 self._map.show(picture)
             self.picture = picture
+
+    def _clear_map(self) -> None:
+        self._map = self.picture = self._map_pane.object = None
 
     def make_picture(self) -> Picture:
         """The field of the quantity, with its title and colours.
@@ -265,7 +271,7 @@ class Explorer(pn.viewable.Viewer):
         field, there = self._field(self.channel, self.time, self.lead, chosen)
         count = "" if chosen.kind == "member" else f", {there} of {len(self.reader.numbers)} members"
         title = (
-            f"{variable_text(*self.channel)}: {chosen.text(self.units)}{count}\n"
+            f"{variable_text(*self.channel)}\n{chosen.text(self.units)}{count}\n"
             f"from {time_text(self.time)}, lead {lead_text(self.lead)}, valid {time_text(self.time + self.lead)}"
         )
         return Picture(field, title, self._scale(field, kind), self._label(kind))
@@ -300,18 +306,25 @@ class Explorer(pn.viewable.Viewer):
 
     def _draw_tab(self) -> None:
         """Draws the tab that is seen."""
-        with self._telling():
+        with self._telling("tab", self._clear_tab):
             self.drawn = list(self._drawings.values())[self.tab]()
-            self._tabs[self.tab].objects = [pn.panel(self.drawn)]
+            self._rooms[self.tab].objects = [pn.panel(self.drawn)]
+
+    def _clear_tab(self) -> None:
+        self.drawn = None
+        self._rooms[self.tab].clear()
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Shows a refusal above the map instead of raising it where only the server's log would see it."""
+    def _telling(self, part: str, clear: Callable[[], None]) -> Iterator[None]:
+        """Shows a refusal above the map, where a server's log would hide it, and clears the part that cannot be drawn."""
         try:
             yield
-            self._notice.visible = False
+            self._refusals.pop(part, None)
         except AerisError as refusal:
-            self._notice.param.update(object=str(refusal), visible=True, alert_type="warning")
+            self._refusals[part] = str(refusal)
+            clear()
+        told = "\n\n".join(dict.fromkeys(self._refusals.values()))
+        self._notice.param.update(object=told, visible=bool(told), alert_type="warning")
 
     def _series(self) -> xr.DataArray:
         return self.reader.series(self.channel, self.time, self.place).assign_attrs(units=self.units)
@@ -325,6 +338,7 @@ class Explorer(pn.viewable.Viewer):
     def plume(self) -> hv.Overlay:
         """The plume at the place."""
         members, happened = self._series(), self.happened
+        Quantity("mean").of(members.dropna("number", how="all"))  # refuses an ensemble without members
         truth = None if happened is None else at_leads(at_place(happened, self.place), self.time, self.reader.leads)
         count = int(members.notnull().any("prediction_timedelta").sum())
         title = self._title(f"{count} of {len(self.reader.numbers)} members", self._cell_text(members))
@@ -362,5 +376,6 @@ class Explorer(pn.viewable.Viewer):
         return pn.Column(
             curves.exceedance_curve(exceedance_probability(members, self.threshold, self.above), title),
             curves.daily_maxima_diagram(maxima, self.threshold, self._title("highest value of each day", self._cell_text(series))),
+            pn.pane.Markdown("Days by the mean of the members' maxima, with the probability of exceeding the threshold:"),
             pn.pane.DataFrame(table.head(5), float_format="{:.4g}".format),
         )

@@ -111,7 +111,8 @@ def band_mean(field: xr.DataArray, south: float, north: float) -> xr.DataArray:
         ``(..., longitude)``; missing cells are left out.
     """
     area = xr.DataArray(Grid.of(field).area, {"latitude": field.latitude}, ["latitude"])
-    return in_band(field, south, north).weighted(in_band_area(area, south, north)).mean("latitude", keep_attrs=True)
+    rows = in_band(field, south, north).load()  # once: the mean asks for the values and for where they are
+    return rows.weighted(in_band_area(area, south, north)).mean("latitude", keep_attrs=True)
 
 
 def zonal_power(field: xr.DataArray, south: float, north: float) -> xr.DataArray:

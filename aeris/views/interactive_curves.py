@@ -75,7 +75,7 @@ def spectra(powers: xr.DataArray, of_mean: xr.DataArray, of_truth: xr.DataArray 
 
 
 def hovmoller(field: xr.DataArray, scale: dict[str, Any], label: str, title: str) -> hv.Image:
-    """The Hovmöller diagram: longitude to the right, lead downward.
+    """The Hovmöller diagram: longitude to the right, lead upward.
 
     Args:
         field: ``(prediction_timedelta, longitude)``.
@@ -97,7 +97,7 @@ def hovmoller(field: xr.DataArray, scale: dict[str, Any], label: str, title: str
         clipping_colors={"NaN": "#d9d9d9"},
         colorbar=True,
         clabel=label,
-        invert_yaxis=True,
+        ylim=(bounds[1], bounds[3]),
         tools=["hover"],
         title=title,
         **SIZE,
@@ -141,7 +141,7 @@ def days_table(days: xr.Dataset, leads: xr.DataArray, units: str) -> pd.DataFram
     Returns:
         One row a day, the highest expected maximum first.
     """
-    columns = {with_unit(f"{name} maximum", units): days[name].values for name in ("mean", "lowest", "highest")}
+    columns = {with_unit(name, units): days[name].values for name in ("mean", "lowest", "highest")}
     shares = {"probability": days["probability"].values, "leads": leads.sel(day=days.day).values}
     return pd.DataFrame({**columns, **shares}, index=pd.DatetimeIndex(days.day.values, name="day (UTC)").strftime("%Y-%m-%d"))
 
@@ -163,8 +163,9 @@ def _lead_line(data: float) -> hv.VLine:
 
 def _step(leads: np.ndarray) -> np.timedelta64:
     """The largest step of which all differences of leads are multiples; the lead itself where there is but one."""
-    gaps: Sequence[int] = np.diff(leads).astype("int64").tolist() or leads.astype("int64").tolist()
-    return np.timedelta64(int(np.gcd.reduce(gaps)), np.datetime_data(leads.dtype)[0])
+    spaced = leads.astype("timedelta64[ns]").astype("int64")
+    gaps: Sequence[int] = np.diff(spaced).tolist() or spaced.tolist()
+    return np.timedelta64(int(np.gcd.reduce(gaps)), "ns")
 
 
 def _even_leads(field: xr.DataArray) -> xr.DataArray:

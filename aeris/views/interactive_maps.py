@@ -10,7 +10,7 @@ from typing import Any
 import holoviews as hv
 import numpy as np
 import xarray as xr
-from bokeh.models import CustomJSTickFormatter
+from bokeh.models import BoxZoomTool, CustomJSTickFormatter
 from cartopy import crs
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
@@ -33,7 +33,10 @@ PROJECTIONS: dict[str, Callable[[float], crs.Projection]] = {
 FINEST = 1440
 """Most pixels across a map: the columns of a grid of 0.25°. A coarser grid needs fewer for crisp cells."""
 
-WIDTH = 720
+COAST_ON = {"cividis": "white", "magma_r": "#7f7f7f"}
+"""Colour of the coast on colour maps on which black would not be seen."""
+
+WIDTH = 640
 """Width of a map on the screen."""
 
 
@@ -107,14 +110,16 @@ class MapView:
             colorbar=True,
             colorbar_position="bottom",
             clabel=data.label,
-            tools=["hover", "tap"],
+            tools=["hover"],
             hover_tooltips=[(data.label, "@image")],
         )
 
     def _marker(self, data: Place) -> hv.Points:
         x, y = self.projection.transform_point(data[1], data[0], crs.PlateCarree())
         where = [(x, y)] if np.isfinite([x, y]).all() else []
-        return hv.Points(where, kdims=["x", "y"]).opts(marker="circle_cross", size=14, color="#D55E00", fill_alpha=0.0, line_width=2)
+        return hv.Points(where, kdims=["x", "y"]).opts(
+            marker="circle_cross", size=14, color="white", fill_alpha=0.6, line_color="black", line_width=2
+        )
 
     def _tapped(self, x: float | None, y: float | None, clicked: Callable[[Place], None]) -> None:
         place = None if x is None or y is None else place_under(x, y, self.projection)
@@ -131,13 +136,13 @@ def place_under(x: float, y: float, projection: crs.Projection) -> Place | None:
 
 
 def coast_lines(coast: Coast, projection: crs.Projection, cmap: str) -> hv.Path:
-    """A coast in the plane of a projection, dark on bright colours and bright on dark ones."""
+    """A coast in the plane of a projection, in a colour that is seen on a colour map."""
     lines: list[np.ndarray] = []
     if isinstance(coast, xr.DataArray):
         lines = _outline(coast, projection)
     elif coast == "earth":
         lines = list(_earth_in(projection))
-    colour = "white" if cmap in ("cividis", "magma") else "black"
+    colour = COAST_ON.get(cmap, "black")
     return hv.Path(lines, kdims=["x", "y"]).opts(color=colour, line_width=0.8)
 
 
@@ -173,13 +178,14 @@ def palette(cmap: str) -> list[str]:
 def frame(extent: tuple[float, float, float, float]) -> dict[str, Any]:
     """Plot options for the size of a map, which keeps its shape when it is zoomed."""
     left, right, bottom, top = extent
-    width = WIDTH if right - left > 1.5 * (top - bottom) else round(0.62 * WIDTH)
+    width = WIDTH if right - left > 1.5 * (top - bottom) else round(0.7 * WIDTH)
     return {
         "frame_width": width,
-        "data_aspect": 1,
+        "frame_height": round(width * (top - bottom) / (right - left)),
+        "default_tools": ["pan", "wheel_zoom", BoxZoomTool(match_aspect=True), "save", "reset"],
         "xlim": (left, right),
         "ylim": (bottom, top),
-        "active_tools": ["tap", "wheel_zoom"],
+        "active_tools": ["wheel_zoom"],
         "show_grid": False,
         "fontsize": {"title": "11pt"},
     }
@@ -189,8 +195,11 @@ def axes(projection: crs.Projection, centre: float) -> dict[str, Any]:
     """Plot options for the axes: degrees where the plane has them, else none."""
     if not isinstance(projection, crs.PlateCarree):
         return {"xaxis": None, "yaxis": None}
-    east = "const east = ((tick + centre + 540) % 360 + 360) % 360 - 180; return Math.abs(east).toFixed(0) + '°' + (east < 0 ? 'W' : 'E')"
-    north = "return Math.abs(tick).toFixed(0) + '°' + (tick < 0 ? 'S' : 'N')"
+    east = (
+        "const east = ((tick + centre + 540) % 360 + 360) % 360 - 180;"
+        "return Math.abs(east).toFixed(0) + '°' + (east % 180 ? (east < 0 ? 'W' : 'E') : '')"
+    )
+    north = "return Math.abs(tick).toFixed(0) + '°' + (tick ? (tick < 0 ? 'S' : 'N') : '')"
     return {
         "xlabel": "longitude",
         "ylabel": "latitude",

@@ -65,7 +65,7 @@ def colour_scale(field: xr.DataArray, kind: str = "value", limits: tuple[float, 
         ``cmap``, ``vmin`` and ``vmax``.
     """
     if kind == "probability":
-        return {"cmap": "magma", "vmin": 0.0, "vmax": 1.0}
+        return {"cmap": "magma_r", "vmin": 0.0, "vmax": 1.0}
     low, high = limits or (float(field.min()), float(field.max()))
     if kind == "spread":
         return {"cmap": "cividis", "vmin": 0.0, "vmax": high}
