@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable, Sequence
@@ -262,7 +263,8 @@ def explore(
     server = make_server(forecast, truth, port, variable=variable, follow=follow, every=every)
     server.start()
     print(f"open http://{HERE}:{server.port} in a browser; Ctrl+C ends it", flush=True)
-    server.run_until_shutdown()
+    with contextlib.suppress(KeyboardInterrupt):
+        server.io_loop.start()
 
 
 def doctor() -> None:

@@ -91,7 +91,7 @@ def make_server(forecast: str | Path, truth: str | None = None, port: int = 0, *
         options: Further arguments of `explore`.
 
     Returns:
-        A bokeh server: ``start()`` and ``run_until_shutdown()`` run it, ``port`` is its port. Each visitor has widgets of their own.
+        A bokeh server: ``start()`` and ``io_loop.start()`` run it, ``port`` is its port. Each visitor has widgets of their own.
 
     Raises:
         AerisError: As `explore`, before anything is served; ConfigurationError too where the port is taken.

@@ -32,6 +32,7 @@ def plume(members: xr.DataArray, happened: xr.DataArray | None, title: str, lead
     Returns:
         A HoloViews overlay.
     """
+    end, members = 1.02 * float(hours(members[LEAD].values.max())), members.dropna(LEAD, how="all")
     at, label = hours(members[LEAD].values), with_unit("value", members.attrs.get("units", "1"))
     band = quantiles(members, (0.1, 0.25, 0.75, 0.9)).values
     layers = [
@@ -44,7 +45,7 @@ def plume(members: xr.DataArray, happened: xr.DataArray | None, title: str, lead
         layers.append(_truth(hours(happened[LEAD].values), happened.values, LEAD_LABEL, label))
     if lead is not None:
         layers.append(hv.DynamicMap(_lead_line, streams=[lead]))
-    return hv.Overlay(layers).collate().opts(title=title, xlim=(0.0, 1.02 * float(at.max())), legend_position="right", **SIZE)
+    return hv.Overlay(layers).collate().opts(title=title, xlim=(0.0, end), legend_position="right", **SIZE)
 
 
 def spectra(powers: xr.DataArray, of_mean: xr.DataArray, of_truth: xr.DataArray | None, units: str, title: str) -> hv.Overlay:

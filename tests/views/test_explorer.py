@@ -221,7 +221,7 @@ def test_the_hovmoller_diagram_shows_leads_and_longitudes(app, forecast):
     expected = rows.weighted(weight).mean("latitude")
     drawn = app.drawn.dimension_values("value", flat=False)
     assert drawn.shape == (2, 32)
-    by_lead = drawn if app.drawn.data["lead (h)"][0] < app.drawn.data["lead (h)"][-1] else drawn[::-1]
+    by_lead = drawn[:: int(np.sign(np.diff(app.drawn.dimension_values("lead (h)", expanded=False))[0]))]
     np.testing.assert_allclose(by_lead[0], expected.isel({LEAD: 0}), rtol=1e-3)
     np.testing.assert_allclose(by_lead[-1], expected.isel({LEAD: 1}), rtol=1e-3)
     app.quantity = "spread"
@@ -271,6 +271,15 @@ def test_where_no_member_is_there_the_page_says_so(growing):
     growing.gain(0, range(3), time=1)
     app.refresh()
     assert notice(app) == "" and "2 of 4 members" in app.picture.title
+
+
+def test_a_plume_ends_with_the_last_lead_that_a_member_has_reached(growing, recwarn):
+    growing.gain(1, range(2), time=1)
+    app = aeris.explore(growing.path)
+    app.time = app.reader.times[1]
+    assert layers(app.drawn)["mean"][:, 0].tolist() == [6, 12]
+    assert "2 of 4 members" in app.picture.title
+    assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
 
 
 def test_a_refresh_without_news_reads_nothing(growing, monkeypatch):
@@ -358,7 +367,9 @@ def test_the_command_serves_on_this_machine_and_prints_where(served):
 
 # ------------------------------------------------------------------ in a browser
 
-TITLES = "() => [...Bokeh.documents[0]._all_models.values()].filter(model => model.type == 'Title').map(model => model.text)"
+TITLES = """() => (window.Bokeh?.documents ?? []).flatMap(document => [...document._all_models.values()])
+    .filter(model => model.type == 'Title').map(model => model.text)"""
+"""What the page calls its plots."""
 
 
 @pytest.mark.full
