@@ -109,10 +109,17 @@ class ForecastReader:
         return field if there.all() else field.isel(number=np.flatnonzero(there))
 
     def _members(self, channel: Channel, time: np.datetime64, lead: np.timedelta64) -> xr.DataArray:
-        return _with_values(self._read(channel, time, lead).load())
+        return self._with_values(self._read(channel, time, lead).load())
 
     def _member(self, channel: Channel, time: np.datetime64, lead: np.timedelta64, number: int) -> xr.DataArray:
-        return _with_values(self._read(channel, time, lead, self.numbers == number).load())
+        return self._with_values(self._read(channel, time, lead, self.numbers == number).load())
+
+    def _with_values(self, members: xr.DataArray) -> xr.DataArray:
+        """The members that have a value anywhere; where there is a ledger, it has said so already."""
+        if self._leads_done is not None:
+            return members
+        there = members.notnull().any(CELLS).values
+        return members if there.all() else members.isel(number=np.flatnonzero(there))
 
     def _series(self, channel: Channel, time: np.datetime64, place: Place) -> xr.DataArray:
         series = at_place(self._field(channel).sel(time=time), place).transpose("number", LEAD).load()
@@ -174,9 +181,3 @@ def _checked(forecast: xr.Dataset) -> xr.Dataset:
         )
     Grid.of(forecast).check_global()
     return forecast if "number" in forecast.dims else forecast.expand_dims(number=[0])
-
-
-def _with_values(members: xr.DataArray) -> xr.DataArray:
-    """The members that have a value anywhere."""
-    there = members.notnull().any(CELLS).values
-    return members if there.all() else members.isel(number=np.flatnonzero(there))

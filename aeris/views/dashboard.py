@@ -181,15 +181,11 @@ class Explorer(pn.viewable.Viewer):
         self.param.update(level=level, threshold=round_threshold(field) if field.sizes["number"] else self.threshold)
 
     def _widgets(self) -> pn.Column:
-        make = {
-            "lead": pn.widgets.DiscreteSlider,
-            "band": pn.widgets.RangeSlider,
-            "centre": pn.widgets.FloatSlider,
-            "latitude": pn.widgets.FloatInput,
-            "longitude": pn.widgets.FloatInput,
-            "threshold": pn.widgets.FloatInput,
-        }
-        self._widget = {name: kind.from_param(self.param[name], width=_WIDE) for name, kind in make.items()}
+        numbers = ("latitude", "longitude", "threshold")
+        self._widget: dict[str, Any] = {name: pn.widgets.FloatInput.from_param(self.param[name], width=_WIDE) for name in numbers}
+        self._widget["lead"] = self._slider("lead", pn.widgets.DiscreteSlider, options=self.param.lead.get_range())
+        self._widget["band"] = self._slider("band", pn.widgets.RangeSlider, start=-90.0, end=90.0, step=1.0)
+        self._widget["centre"] = self._slider("centre", pn.widgets.FloatSlider, start=-180.0, end=180.0, step=10.0)
         names = ("variable", "level", "time", "quantity", "member", "above", "projection")
         self._widget |= {name: pn.widgets.Select.from_param(self.param[name], width=_WIDE) for name in names}
         self._widget |= {name: pn.widgets.Checkbox.from_param(self.param[name]) for name in ("keep_colours", "follow")}
@@ -198,6 +194,13 @@ class Explorer(pn.viewable.Viewer):
         order = ("variable", "level", "time", "lead", "quantity", "member", "above", "threshold", "projection", "centre")
         more = ("latitude", "longitude", "band", "keep_colours")
         return pn.Column(*(self._widget[name] for name in (*order, *more)), pn.Row(refresh, self._widget["follow"]), width=_WIDE + 20)
+
+    def _slider(self, name: str, kind: type[pn.widgets.Widget], **options: Any) -> pn.widgets.Widget:
+        """A slider that changes its parameter when it is let go: what it passes on its way would be read and drawn for nothing."""
+        slider = kind(name=self.param[name].label, value=getattr(self, name), width=_WIDE, **options)
+        slider.param.watch(lambda event: self.param.update(**{name: event.new}), "value_throttled")
+        self.param.watch(lambda event: slider.param.update(value=event.new), name)
+        return slider
 
     @property
     def _drawings(self) -> dict[str, Callable[[], Any]]:

@@ -12,6 +12,7 @@ from urllib.request import urlopen
 import holoviews as hv
 import numpy as np
 import panel as pn
+import param
 import pytest
 import xarray as xr
 from bokeh.models import LinearColorMapper
@@ -88,9 +89,15 @@ def test_widgets_change_the_picture(app, forecast):
     assert app.level is None and not app._widget["level"].visible
 
 
-def test_the_slider_of_the_lead_moves_the_map(app, forecast):
-    app._widget["lead"].value = forecast.forecast[LEAD].values[1]
-    assert "lead 24 h" in app.picture.title
+def test_the_slider_moves_the_map_when_it_is_let_go(app, forecast):
+    slider, (first, second) = app._widget["lead"], forecast.forecast[LEAD].values
+    slider.value = second
+    assert app.lead == first
+    with param.edit_constant(slider):
+        slider.value_throttled = second
+    assert app.lead == second and "lead 24 h" in app.picture.title
+    app.lead = first
+    assert slider.value == first
 
 
 def test_what_is_drawn_is_the_picture(app):
