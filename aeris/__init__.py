@@ -34,6 +34,8 @@ _HOME = {
     "Cluster": "aeris.cluster.engines",
     # verification
     "verify": "aeris.verification.scores",
+    # views
+    "explore": "aeris.views.explorer",
     # errors
     "AerisError": "aeris.errors",
     "ClusterError": "aeris.errors",
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from aeris.swipe.layout import Layout
     from aeris.training.trainer import train
     from aeris.verification.scores import verify
+    from aeris.views.explorer import explore
 
 
 def __getattr__(name: str) -> Any:

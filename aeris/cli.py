@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable, Sequence
@@ -278,6 +279,33 @@ def plan(
         print(table(measure_step(config, layout, batch, micro_batch), config, layout, batch))
 
 
+def explore(
+    forecast: Annotated[Path, tyro.conf.Positional],
+    truth: str | None = None,
+    variable: str | None = None,
+    port: int = 0,
+    follow: bool = False,
+    every: float = 10.0,
+) -> None:
+    """Serves maps, plumes, spectra and extremes of a forecast to a browser on this machine, until it is interrupted.
+
+    Args:
+        forecast: The archive, of aeris or any in WeatherBench 2's shape, finished or not.
+        truth: Dataset of what happened: a path or a URL.
+        variable: The variable to begin with; left out, the first of the archive.
+        port: Port to serve on; 0 takes any that is free.
+        follow: Look for new members by itself.
+        every: Seconds between two such looks.
+    """
+    from aeris.views.explorer import HERE, make_server
+
+    server = make_server(forecast, truth, port, variable=variable, follow=follow, every=every)
+    server.start()
+    print(f"open http://{HERE}:{server.port} in a browser; Ctrl+C ends it", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.io_loop.start()
+
+
 def doctor() -> None:
     """Says which device and collectives were chosen on this machine, and why."""
     from aeris import device
@@ -301,6 +329,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "forecast": forecast,
     "verify": verify,
     "plan": plan,
+    "explore": explore,
     "doctor": doctor,
 }
 

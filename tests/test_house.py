@@ -40,7 +40,7 @@ MAY_IMPORT = {
 """Rooms and the rooms that each may import. Those of one layer may import each other, in one direction."""
 
 EXTRAS = [
-    *("matplotlib", "cartopy", "hvplot", "holoviews", "geoviews", "panel", "bokeh", "jupyterlab"),
+    *("matplotlib", "cartopy", "hvplot", "holoviews", "geoviews", "panel", "param", "bokeh", "contourpy", "jupyterlab"),
     *("gcsfs", "aiohttp", "netCDF4", "cfgrib", "eccodes", "pyproj"),
     *("xclim", "huracanpy"),
 ]

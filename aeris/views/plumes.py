@@ -7,16 +7,15 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from aeris.views.slices import LEAD, Place, at_leads, at_place
 from aeris.views.style import SYSTEMS, TRUTH, choose_level, hours, label_leads, new_figure, time_text, units_of, variable_text, with_unit
-
-LEAD = "prediction_timedelta"
 
 
 def plume_figure(
     forecast: xr.Dataset,
     truth: xr.Dataset,
     variable: str,
-    place: tuple[float, float],
+    place: Place,
     level: int | None = None,
     time: np.datetime64 | None = None,
     optimum: xr.Dataset | None = None,
@@ -37,7 +36,7 @@ def plume_figure(
     """
     time = forecast.time.values[0] if time is None else time
     members = _series(forecast, variable, level, place).sel(time=time)
-    happened = _happened(_series(truth, variable, level, place), time, members)
+    happened = at_leads(_series(truth, variable, level, place), time, members[LEAD].values)
     figure = new_figure()
     ax = figure.add_subplot()
     if optimum is not None:
@@ -54,17 +53,9 @@ def plume_figure(
     return figure
 
 
-def _series(ds: xr.Dataset, variable: str, level: int | None, place: tuple[float, float]) -> xr.DataArray:
-    """A variable at the nearest cell, also across 0°."""
-    turn = (ds.longitude - place[1] + 180.0) % 360.0 - 180.0
-    nearest = int(np.argmin(np.abs(turn.values)))
-    return choose_level(ds[variable], level).sel(latitude=place[0], method="nearest").isel(longitude=nearest)
-
-
-def _happened(truth: xr.DataArray, time: np.datetime64, members: xr.DataArray) -> xr.DataArray:
-    """The truth at lead zero and at the leads, ``(prediction_timedelta,)``; NaN where it is not known."""
-    leads = np.concatenate([[np.timedelta64(0, "ns")], members[LEAD].values])
-    return truth.reindex(time=time + leads).rename(time=LEAD).assign_coords({LEAD: leads}).load()
+def _series(ds: xr.Dataset, variable: str, level: int | None, place: Place) -> xr.DataArray:
+    """A variable at the nearest cell."""
+    return at_place(choose_level(ds[variable], level), place)
 
 
 def _draw_members(ax: Axes, members: xr.DataArray, happened: xr.DataArray, system: str) -> None:

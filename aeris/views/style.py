@@ -1,7 +1,7 @@
 """What all pictures share: colours of systems, colour scales of fields, and words for units, leads and channels.
 
 Colours are those of Okabe and Ito, which stay apart for colour-blind readers (https://jfly.uni-koeln.de/color/); every system has a
-marker and a line of its own as well. Field scales are even in brightness: viridis, cividis, and one from blue to red about zero.
+marker and a line of its own as well. Field scales are even in brightness: viridis, cividis, magma, and one from blue to red about zero.
 """
 
 from __future__ import annotations
@@ -57,12 +57,15 @@ def colour_scale(field: xr.DataArray, kind: str = "value", limits: tuple[float, 
 
     Args:
         field: The field, with its variable's name.
-        kind: ``"value"``, ``"spread"`` (from zero) or ``"difference"`` (about zero). Winds are about zero as values too.
+        kind: ``"value"``, ``"spread"`` (from zero), ``"probability"`` (from 0 to 1) or ``"difference"`` (about zero). Winds are about
+            zero as values too.
         limits: Smallest and largest value, where several maps shall share them.
 
     Returns:
         ``cmap``, ``vmin`` and ``vmax``.
     """
+    if kind == "probability":
+        return {"cmap": "magma_r", "vmin": 0.0, "vmax": 1.0}
     low, high = limits or (float(field.min()), float(field.max()))
     if kind == "spread":
         return {"cmap": "cividis", "vmin": 0.0, "vmax": high}

@@ -1,0 +1,137 @@
+"""The explorer: an ensemble forecast to walk through, in a notebook cell or in a browser."""
+
+from __future__ import annotations
+
+import importlib
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from aeris.errors import ConfigurationError, DataError
+
+if TYPE_CHECKING:
+    from aeris.views.dashboard import Explorer
+
+NEEDED = ("panel", "holoviews", "bokeh", "matplotlib", "cartopy")
+HERE = "127.0.0.1"
+
+
+def explore(
+    forecast: xr.Dataset | str | Path,
+    truth: xr.Dataset | str | Path | None = None,
+    variable: str | None = None,
+    follow: bool = False,
+    every: float = 10.0,
+) -> Explorer:
+    """Opens a forecast for looking at: a map of any variable, level, initial time, lead and quantity, and what belongs to it.
+
+    A click on the map chooses a place, whose plume is drawn beside it; further tabs hold zonal spectra, the Hovmöller diagram and
+    extremes. Only what is shown is read. Members that are not there yet are left out, and the title says how many there are.
+
+    Args:
+        forecast: Archive ``(time, number, prediction_timedelta, [level,] latitude, longitude)`` or its path; NaN where a member is not
+            there yet. From a path, members that come later are seen by a refresh.
+        truth: Canonical dataset, or anything that `aeris.open_era5` opens.
+        variable: The one to begin with; the first of the archive where there is none.
+        follow: Refresh by itself. Needs a path.
+        every: Seconds between two such refreshes.
+
+    Returns:
+        A Panel object: the last line of a notebook cell shows it, ``.servable()`` serves it.
+
+    Raises:
+        ConfigurationError: A package of the ``views`` extra is not installed, or an archive in memory shall be followed.
+        StoreError: There is no forecast archive at the path.
+        DataError: The archive has not the shape of one, or not that variable.
+    """
+    need_extras()
+    import panel
+
+    from aeris.views.dashboard import Explorer
+
+    if follow and isinstance(forecast, xr.Dataset):
+        raise ConfigurationError(
+            "follow=True with a forecast in memory", "Only an archive on disk gains members", "Give the path of the archive"
+        )
+    panel.extension()
+    return Explorer(forecast, open_truth(truth), variable=variable, follow=follow, every=every)
+
+
+def open_truth(truth: xr.Dataset | str | Path | None) -> xr.Dataset | None:
+    """The truth as a canonical dataset; None where there is none.
+
+    Raises:
+        DataError: It has no ``time``, ``latitude`` or ``longitude``.
+    """
+    if truth is None:
+        return None
+    if not isinstance(truth, xr.Dataset):
+        from aeris.data.sources import open_era5
+
+        truth = open_era5(truth)
+    missing = {"time", "latitude", "longitude"} - set(truth.coords)
+    if missing:
+        raise DataError(
+            f"The truth has no coordinate {', '.join(sorted(missing))}",
+            "The truth is a canonical dataset (time, [level,] latitude, longitude)",
+            "Open it with aeris.open_era5",
+        )
+    return truth
+
+
+def make_server(forecast: str | Path, truth: str | None = None, port: int = 0, **options: Any) -> Any:
+    """A server of the explorer that only this machine can reach. It does not run yet.
+
+    Args:
+        forecast: Path of the archive.
+        truth: Anything that `aeris.open_era5` opens.
+        port: 0 for any that is free.
+        options: Further arguments of `explore`.
+
+    Returns:
+        A bokeh server: ``start()`` and ``io_loop.start()`` run it, ``port`` is its port. Each visitor has widgets of their own.
+
+    Raises:
+        AerisError: As `explore`, before anything is served; ConfigurationError too where the port is taken.
+    """
+    known = open_truth(truth)
+    explore(forecast, known, **options)
+    from panel.io.server import get_server
+
+    port = port or free_port()
+    try:
+        return get_server(
+            lambda: explore(forecast, known, **options).layout,
+            port=port,
+            address=HERE,
+            websocket_origin=[f"{HERE}:{port}", f"localhost:{port}"],
+            title=f"aeris: {Path(forecast).name}",
+            show=False,
+            start=False,
+        )
+    except OSError as error:
+        raise ConfigurationError(f"Port {port} cannot be used: {error}", "A server needs a port of its own", "Take --port 0") from error
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((HERE, 0))
+        return int(probe.getsockname()[1])
+
+
+def need_extras() -> None:
+    """Imports what the explorer draws with.
+
+    Raises:
+        ConfigurationError: One of them is not installed.
+    """
+    for name in NEEDED:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(
+                f"The package {error.name} is not installed", "The explorer is drawn with the extra 'views'", "pip install 'aeris[views]'"
+            ) from error
