@@ -269,6 +269,12 @@ def pbs(tmp_path: Path, **changes) -> aeris.Cluster:
     return aeris.Cluster.pbs(**{**arguments, **changes})
 
 
+def variables_of(cluster: aeris.Cluster) -> list[dict[str, str]]:
+    """The environment of each engine, as it sees it."""
+    cluster.client[:].execute("import os; seen = dict(os.environ)", block=True)
+    return cluster.client[:].pull("seen", block=True)
+
+
 def gone(processes: list[int], within: float = 20.0) -> bool:
     """Whether all of these processes end in time."""
     deadline = time.monotonic() + within
@@ -283,9 +289,9 @@ def check_engines(cluster: aeris.Cluster, count: int) -> list[int]:
     """Engines answer, numbered as their ranks, with their keys from a file that is their owner's; their processes."""
     engines = cluster.check_versions()
     assert [engine["engine"] for engine in engines] == list(range(count)) == cluster.client.ids
-    environments = cluster.client[:].apply_sync(os.environ.copy)
-    assert not [environment for environment in environments if "IPP_CONNECTION_INFO" in environment]
-    assert {environment["OMP_NUM_THREADS"] for environment in environments} == {"1"}
+    seen = variables_of(cluster)
+    assert not [variables for variables in seen if "IPP_CONNECTION_INFO" in variables]
+    assert {variables["OMP_NUM_THREADS"] for variables in seen} == {"1"}
     file = Path(cluster._cluster.controller.connection_files["engine"])
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     keys = [value for name, value in json.loads(file.read_text()).items() if "key" in name and value]
@@ -298,7 +304,7 @@ def check_engines(cluster: aeris.Cluster, count: int) -> list[int]:
 @pytest.mark.full
 def test_pbs_starts_engines_that_answer_and_stops_them(tmp_path, batch_system):
     with pbs(tmp_path) as cluster:
-        ranks = [environment["PALS_RANKID"] for environment in cluster.client[:].apply_sync(os.environ.copy)]
+        ranks = [variables["PALS_RANKID"] for variables in variables_of(cluster)]
         assert ranks == ["0", "1"]
         processes = check_engines(cluster, 2)
         key = json.loads(Path(cluster._cluster.controller.connection_files["engine"]).read_text())["curve_serverkey"]
@@ -381,9 +387,9 @@ def test_slurm_starts_engines_that_answer_and_stops_them(tmp_path, monkeypatch):
     monkeypatch.setattr(SlurmEngines.poll_seconds, "default_value", 0.5)
     with slurm(tmp_path) as cluster:
         processes = check_engines(cluster, 2)
-        environments = cluster.client[:].apply_sync(os.environ.copy)
-        assert [environment["SLURM_PROCID"] for environment in environments] == ["0", "1"]
-        job = environments[0]["SLURM_JOB_ID"]
+        seen = variables_of(cluster)
+        assert [variables["SLURM_PROCID"] for variables in seen] == ["0", "1"]
+        job = seen[0]["SLURM_JOB_ID"]
         key = json.loads(Path(cluster._cluster.controller.connection_files["engine"]).read_text())["curve_serverkey"]
         script = subprocess.run(["scontrol", "write", "batch_script", job, "-"], capture_output=True, text=True, check=True).stdout
         assert "srun" in script and key not in script
