@@ -299,7 +299,9 @@ class Cluster:
         if self._client is not None:
             self._client.close()
             self._client = None
+        controller = self._cluster.controller
         self._cluster.stop_cluster_sync()
+        launchers.end_session(getattr(controller, "pid", -1))
 
     def __enter__(self) -> Self:
         return self if self._client else self.start()

@@ -8,10 +8,12 @@ script nor in the environment of the job, which batch systems show to others. Th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -600,3 +602,24 @@ def queued(launchers: Iterable[Any]) -> bool:
     jobs = [launcher for launcher in launchers if isinstance(launcher, JobEngines)]
     waiting = [job for job in jobs if job.poll() is None and job.phase == "queued"]
     return bool(waiting)
+
+
+def end_session(leader: int) -> None:
+    """Ends what is left of a session whose first process has gone.
+
+    A controller that is stopped while it starts, because a batch system has refused the job, leaves its schedulers behind.
+
+    Args:
+        leader: Process that began the session; none if it is not positive.
+    """
+    left = [process for process in psutil.pids() if leader > 0 and _session(process) == leader]
+    for process in left:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(process, signal.SIGTERM)
+
+
+def _session(process: int) -> int | None:
+    try:
+        return os.getsid(process)
+    except (ProcessLookupError, PermissionError):
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -275,6 +276,16 @@ def variables_of(cluster: aeris.Cluster) -> list[dict[str, str]]:
     return cluster.client[:].pull("seen", block=True)
 
 
+def processes_of(profile: Path) -> list[int]:
+    """Processes of this machine that belong to a profile."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("IPP_PROFILE_DIR") == str(profile):
+                found.append(process.pid)
+    return found
+
+
 def gone(processes: list[int], within: float = 20.0) -> bool:
     """Whether all of these processes end in time."""
     deadline = time.monotonic() + within
@@ -296,8 +307,9 @@ def check_engines(cluster: aeris.Cluster, count: int) -> list[int]:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     keys = [value for name, value in json.loads(file.read_text()).items() if "key" in name and value]
     assert keys
-    for script in (file.parents[1] / "log").glob("*.sh"):
-        assert not [key for key in keys if key in script.read_text()]
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    for written in (file.parents[1] / "log").iterdir():  # scripts and logs
+        assert not [key for key in keys if key in written.read_text()]
     return [engine["process"] for engine in engines]
 
 
@@ -322,6 +334,7 @@ def test_a_job_that_pbs_refuses_is_told_in_its_words(tmp_path, batch_system):
     with pytest.raises(ClusterError, match=r"qsub refused .*32.*Invalid credential for account weather"):
         pbs(tmp_path).start(progress=False)
     assert not list((tmp_path / "profile" / "security").glob("cluster-*.json"))
+    assert gone(processes_of(tmp_path / "profile"))
 
 
 @pytest.mark.full
