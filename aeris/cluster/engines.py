@@ -282,8 +282,10 @@ class Cluster:
             progress: Whether to show a progress bar.
 
         Raises:
-            ClusterError: An engine did not start, or runs other versions than this notebook; its last words are quoted.
+            ClusterError: An engine did not start, or runs other versions than this notebook; its last words are quoted. Or the job
+                was refused, or so many engines need more open files than this machine allows.
         """
+        launchers.allow_files(self.engines)
         try:
             self._cluster.start_controller_sync()
             self._start_engines(self.engines)

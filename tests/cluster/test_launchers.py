@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import shutil
 import stat
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 import ipyparallel as ipp
 import psutil
 import pytest
+from traitlets.config import Config
 
 import aeris
 from aeris.cluster import launchers
@@ -194,6 +196,30 @@ def test_the_controller_is_told_its_address_and_many_engines_get_more_time(tmp_p
     assert "--IPController.registration_timeout=600" in many.controller_args
 
 
+def limits(monkeypatch, soft: int, hard: int) -> list[tuple[int, int]]:
+    """Makes this machine one with other limits of open files; the limits that are set."""
+    made: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, pair: made.append(pair))
+    return made
+
+
+def test_the_controller_may_open_a_file_for_each_connection(monkeypatch):
+    made = limits(monkeypatch, 1024, 65536)
+    launchers.allow_files(24)
+    assert made == []
+    launchers.allow_files(12000)
+    assert made == [(48256, 65536)]
+
+
+def test_more_engines_than_the_machine_has_files_for_are_refused(monkeypatch):
+    made = limits(monkeypatch, 1024, 4096)
+    with pytest.raises(ClusterError, match=r"1200 engines need 5056 open files, and this machine allows 4096.*at most 960 engines"):
+        launchers.allow_files(1200)
+    launchers.allow_files(960)
+    assert made == [(4096, 4096)]
+
+
 # ---- ipyparallel's own way in
 
 
@@ -326,6 +352,17 @@ def test_pbs_starts_engines_that_answer_and_stops_them(tmp_path, batch_system):
         attached.client.close()
     assert gone(processes)
     assert (batch_system / "1001.ended").exists()
+
+
+@pytest.mark.full
+def test_ipyparallel_by_itself_starts_engines_in_a_job(tmp_path, batch_system):
+    settings = {"queue": "debug", "machine": "generic", "ranks_per_node": 2, "environment": ENVIRONMENT}
+    config = Config({"PBSEngines": {"settings": {**settings, "setup": [f"export PATH={HERE / 'commands'}:$PATH"]}}})
+    cluster = ipp.Cluster(engines=PBSEngines, n=2, config=config, profile_dir=str(tmp_path / "profile"), load_profile=False)
+    with cluster as client:
+        client.wait_for_engines(2, timeout=60)
+        processes = client[:].apply_sync(os.getpid)
+    assert len(processes) == 2 and gone(processes)
 
 
 @pytest.mark.full
