@@ -88,6 +88,7 @@ class Cluster:
         engines: int,
         command: str = "mpiexec",
         arguments: Sequence[str] = (),
+        machine: str = "generic",
         environment: Mapping[str, str] | None = None,
         interface: str | None = None,
         address: str | None = None,
@@ -101,6 +102,7 @@ class Cluster:
             engines: Number of engines.
             command: The ``mpiexec`` to use.
             arguments: Its arguments besides ``-n``, such as ``["--hostfile", "hosts"]``.
+            machine: ``aurora`` places ranks and sets variables as in a job of :meth:`pbs`, for a notebook that runs in such a job.
             environment: Variables of the engines.
             interface: Network interface that the controller listens on, such as ``hsn0``.
             address: Address that the controller listens on; None takes that of a network that reaches other machines.
@@ -116,7 +118,13 @@ class Cluster:
             ClusterError: There is no such command.
         """
         _check_engines(engines)
-        options: dict[str, Any] = {"mpi_cmd": shlex.split(command), "mpi_args": list(arguments), "environment": dict(environment or {})}
+        site = launchers.machine_named(machine)
+        placement = [] if machine == "generic" else site.placement(min(site.ranks_per_node, engines))
+        options: dict[str, Any] = {
+            "mpi_cmd": shlex.split(command),
+            "mpi_args": [*placement, *arguments],
+            "environment": {**site.environment, **(environment or {})},
+        }
         if not dry_run:
             launchers.check_command(options["mpi_cmd"][0], "starts the engines")
         cluster = _cluster(launchers.MPIEngines, engines, timeout, directory, launchers.choose_address(interface, address))
@@ -361,10 +369,12 @@ class Cluster:
     def _last_words(self) -> str:
         """The end of the newest log of an engine."""
         for engines in self._cluster.engines.values():
+            if isinstance(engines, launchers.JobEngines):
+                return engines.last_words()
             output = getattr(engines, "get_output", None)
             text = output(remove=False) if output else ""
             if text and text.strip():
-                return "\n".join(text.strip().splitlines()[-getattr(engines, "quoted_lines", 1) :])
+                return text.strip().splitlines()[-1]
         return ""
 
     def check_versions(self) -> list[dict[str, Any]]:

@@ -38,6 +38,9 @@ from aeris.errors import ClusterError, ConfigurationError
 KEYS = "IPP_CONNECTION_INFO"
 """The variable by which ipyparallel would hand the connection, keys and all, to engines."""
 
+QUOTED = 12
+"""Lines of a job's output that a failure quotes."""
+
 FAST_INTERFACES = ("hsn", "ib", "bond")
 """How the interfaces of Slingshot and InfiniBand begin, and those of networks in pairs."""
 VIRTUAL_INTERFACES = ("lo", "docker", "br-", "virbr", "veth", "vnet", "tun", "tap", "cni", "podman")
@@ -114,6 +117,15 @@ class Machine:
     cpu_bind: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
 
+    def placement(self, per_node: int) -> list[str]:
+        """The arguments of ``mpiexec`` that say where ranks go.
+
+        Args:
+            per_node: Ranks on a node.
+        """
+        binding = ["--cpu-bind", f"list:{':'.join(self.cpu_bind[:per_node])}"] if self.cpu_bind else []
+        return ["--ppn", str(per_node), *self.mpiexec, *binding]
+
 
 # docs/cluster.md gives the source of every setting.
 AURORA = Machine(
@@ -151,7 +163,21 @@ AURORA = Machine(
     needs=("account", "filesystems"),
 )
 MACHINES = {"aurora": AURORA, "generic": Machine(ranks_per_node=1)}
-"""Machines with a batch system by name."""
+"""Machines by name."""
+
+
+def machine_named(name: str) -> Machine:
+    """The machine of a name.
+
+    Args:
+        name: One of `MACHINES`.
+
+    Raises:
+        ConfigurationError: There is none of that name.
+    """
+    if name not in MACHINES:
+        raise ConfigurationError(f"machine={name!r}", f"Known are {', '.join(MACHINES)}", "Use machine='generic'")
+    return MACHINES[name]
 
 
 @dataclass(frozen=True)
@@ -181,8 +207,7 @@ class PBSJob:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.machine not in MACHINES:
-            raise ConfigurationError(f"machine={self.machine!r}", f"Known are {', '.join(MACHINES)}", "Use machine='generic'")
+        machine_named(self.machine)
         _check_walltime(self.walltime, r"\d+:[0-5]\d:[0-5]\d", "hours:minutes:seconds, such as 01:00:00")
         for name, needed in (("queue", True), ("account", "account" in self.site.needs)):
             _check_word(name, getattr(self, name), needed)
@@ -227,9 +252,7 @@ class PBSJob:
             "-k doe",  # written where it belongs while the job runs
             "-r n",  # a job that is run again would meet a controller that has numbered other engines
         ]
-        launch = ["mpiexec", "-n", str(engines), "--ppn", str(min(self.per_node, engines)), *self.site.mpiexec]
-        if self.site.cpu_bind:
-            launch += ["--cpu-bind", f"list:{':'.join(self.site.cpu_bind[: self.per_node])}"]
+        launch = ["mpiexec", "-n", str(engines), *self.site.placement(min(self.per_node, engines))]
         rank = "${PALS_RANKID:-${OMPI_COMM_WORLD_RANK:-$PMI_RANK}}"
         modules = self.site.modules if self.modules is None else self.modules
         lines = ['cd "$PBS_O_WORKDIR"', *(f"module load {shlex.quote(module)}" for module in modules), *self.setup]
@@ -325,7 +348,7 @@ def engine_command(command: Sequence[str], profile: str, cluster: str) -> list[s
         f"--profile-dir={profile}",
         *([f"--cluster-id={cluster}"] if cluster else []),
         "--IPEngine.wait_for_url_file=60",  # a network file system may show the connection file late
-        "--IPEngine.timeout=600",  # the controller may have thousands to register
+        "--IPEngine.timeout=300",  # the controller may have thousands to register
         # Engines from the hundredth on wait their turn to register. ipyparallel would take the rank from mpi4py, which need not be here.
         "--IPEngine.use_mpi=True",
         "--IPEngine.init_mpi=",
@@ -487,10 +510,7 @@ class JobEngines(Keyless, BatchEngineSetLauncher):
     poll_seconds = Float(5.0, config=True, help="Seconds between two questions to the batch system.")
     phase = Unicode("queued", help="What the batch system said last: queued, running or ended.")
 
-    quoted_lines = 12
-    """Lines of the job's output that a failure quotes."""
-
-    _asked = 0.0
+    _asked = float("-inf")
 
     @property
     def job(self) -> PBSJob | SlurmJob:
@@ -555,6 +575,10 @@ class JobEngines(Keyless, BatchEngineSetLauncher):
         path = Path(self.output_file)
         return path.read_text(errors="replace") if path.is_file() else ""
 
+    def last_words(self) -> str:
+        """The last lines that the job has printed, and where all of them are."""
+        return "\n".join([*self.get_output().strip().splitlines()[-QUOTED:], f"(job {self.job_id}, {self.output_file})"])
+
     def _ask(self) -> str:
         """Asks the batch system for the phase of the job."""
         raise NotImplementedError
@@ -581,7 +605,7 @@ class PBSEngines(JobEngines, PBSEngineSetLauncher):
     """Engines in one job of PBS, started by ``mpiexec``."""
 
     entrypoint_name = "aeris.cluster.launchers.PBSEngines"
-    job_id_regexp = CRegExp(r"\d+\S*", config=True, help="Finds the job's name, with its server, in what qsub prints.")
+    job_id_regexp = CRegExp(r"(?m)^\d+\S*$", config=True, help="Finds the job's name, with its server, in what qsub prints.")
 
     @property
     def job(self) -> PBSJob:

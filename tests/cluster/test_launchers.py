@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import resource
+import shlex
 import shutil
 import stat
 import subprocess
@@ -98,9 +99,17 @@ def test_a_dry_run_returns_the_script_and_starts_nothing(tmp_path, monkeypatch):
     mpi = aeris.Cluster.mpi(3, arguments=["--hostfile", "my hosts"], directory=tmp_path, dry_run=True)
     assert "#PBS -l select=2\n" in pbs and "mpiexec -n 24 --ppn 12" in pbs
     assert "#SBATCH --ntasks=6\n" in slurm and "srun" in slurm
-    assert mpi.startswith("mpiexec -n 3 --hostfile 'my hosts' ")
+    assert mpi.startswith("mpiexec -n 3 --hostfile 'my hosts' env ")
     assert {process.pid for process in psutil.Process().children(recursive=True)} == before
     assert not [path for folder in ("log", "pid", "security") for path in (tmp_path / folder).glob("*")]
+
+
+def test_a_notebook_in_a_job_of_aurora_places_engines_as_the_job_script_does(tmp_path):
+    line = aeris.Cluster.mpi(24, machine="aurora", environment={"CCL_BCAST": "ring"}, directory=tmp_path, dry_run=True)
+    script = aeris.Cluster.pbs(2, "debug", "weather", directory=tmp_path, dry_run=True)
+    placement = shlex.join(["mpiexec", "-n", "24", *launchers.AURORA.placement(12)])
+    assert line.startswith(f"{placement} env ZE_FLAT_DEVICE_HIERARCHY=FLAT ") and f"exec {placement} " in script
+    assert " CCL_BCAST=ring " in line and "double_tree" not in line
 
 
 # ---- refusals
@@ -136,6 +145,7 @@ SLURM = {"nodes": 1, "partition": "debug"}
         ("slurm", {**SLURM, "gpus_per_node": 0}, "gpus_per_node=0"),
         ("slurm", {**SLURM, "ranks_per_node": True}, "ranks_per_node=True"),
         ("mpi", {"engines": 0}, "engines=0"),
+        ("mpi", {"engines": 1, "machine": "summit"}, "machine='summit'"),
     ],
 )
 def test_what_a_batch_system_would_refuse_is_refused_first(make, arguments, found, tmp_path):
@@ -377,7 +387,7 @@ def test_a_job_that_pbs_refuses_is_told_in_its_words(tmp_path, batch_system):
 @pytest.mark.full
 def test_a_job_that_ends_too_soon_is_told_with_its_last_lines(tmp_path, batch_system):
     started = time.monotonic()
-    with pytest.raises(ClusterError, match=r"2 of 2 engines did not start(?s:.)*no such module: frameworks"):
+    with pytest.raises(ClusterError, match=r"2 of 2 engines did not start(?s:.)*no such module: frameworks\n\(job 1001\.stand-in, "):
         pbs(tmp_path, setup=["echo before", "echo no such module: frameworks >&2", "exit 3"]).start(progress=False)
     assert time.monotonic() - started < 60
 
@@ -408,7 +418,7 @@ def test_mpi_starts_engines_by_one_mpiexec(tmp_path, batch_system):
 def test_open_mpi_starts_engines(tmp_path):
     arguments = ["--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "--mca", "btl", "self,vader"]
     with aeris.Cluster.mpi(
-        2, "mpiexec.openmpi", arguments, ENVIRONMENT, address="127.0.0.1", directory=tmp_path / "profile", timeout=90
+        2, "mpiexec.openmpi", arguments, environment=ENVIRONMENT, address="127.0.0.1", directory=tmp_path / "profile", timeout=90
     ) as cluster:
         processes = check_engines(cluster, 2)
     assert gone(processes)

@@ -40,4 +40,4 @@ export PALS_RPC_TIMEOUT=240
 unset IPP_CONNECTION_INFO
 
 exec mpiexec -n 24 --ppn 12 --no-abort-on-failure --cpu-bind list:1-8:9-16:17-24:25-32:33-40:41-48:53-60:61-68:69-76:77-84:85-92:93-100 \
-    sh -c 'exec "$@" --IPEngine.id="${PALS_RANKID:-${OMPI_COMM_WORLD_RANK:-$PMI_RANK}}"' engine /opt/python/bin/python -m ipyparallel.engine --profile-dir=/home/ada/.ipython/profile_default --cluster-id=aeris-1a2b3c --IPEngine.wait_for_url_file=60 --IPEngine.timeout=600 --IPEngine.use_mpi=True --IPEngine.init_mpi=
+    sh -c 'exec "$@" --IPEngine.id="${PALS_RANKID:-${OMPI_COMM_WORLD_RANK:-$PMI_RANK}}"' engine /opt/python/bin/python -m ipyparallel.engine --profile-dir=/home/ada/.ipython/profile_default --cluster-id=aeris-1a2b3c --IPEngine.wait_for_url_file=60 --IPEngine.timeout=300 --IPEngine.use_mpi=True --IPEngine.init_mpi=

@@ -16,4 +16,4 @@ export GREETING='a '"'"'b'"'"' $c'
 unset IPP_CONNECTION_INFO
 
 exec mpiexec -n 10 --ppn 4 \
-    sh -c 'exec "$@" --IPEngine.id="${PALS_RANKID:-${OMPI_COMM_WORLD_RANK:-$PMI_RANK}}"' engine /opt/python/bin/python -m ipyparallel.engine --profile-dir=/home/ada/.ipython/profile_default --cluster-id=aeris-1a2b3c --IPEngine.wait_for_url_file=60 --IPEngine.timeout=600 --IPEngine.use_mpi=True --IPEngine.init_mpi=
+    sh -c 'exec "$@" --IPEngine.id="${PALS_RANKID:-${OMPI_COMM_WORLD_RANK:-$PMI_RANK}}"' engine /opt/python/bin/python -m ipyparallel.engine --profile-dir=/home/ada/.ipython/profile_default --cluster-id=aeris-1a2b3c --IPEngine.wait_for_url_file=60 --IPEngine.timeout=300 --IPEngine.use_mpi=True --IPEngine.init_mpi=

@@ -15,4 +15,4 @@ module load rocm
 unset IPP_CONNECTION_INFO
 
 exec srun --kill-on-bad-exit=0 --cpus-per-task=7 \
-    sh -c 'exec "$@" --IPEngine.id="$SLURM_PROCID"' engine /opt/python/bin/python -m ipyparallel.engine --profile-dir=/home/ada/.ipython/profile_default --cluster-id=aeris-1a2b3c --IPEngine.wait_for_url_file=60 --IPEngine.timeout=600 --IPEngine.use_mpi=True --IPEngine.init_mpi=
+    sh -c 'exec "$@" --IPEngine.id="$SLURM_PROCID"' engine /opt/python/bin/python -m ipyparallel.engine --profile-dir=/home/ada/.ipython/profile_default --cluster-id=aeris-1a2b3c --IPEngine.wait_for_url_file=60 --IPEngine.timeout=300 --IPEngine.use_mpi=True --IPEngine.init_mpi=
