@@ -644,14 +644,18 @@ class SlurmEngines(JobEngines, SlurmEngineSetLauncher):
 
 
 def queued(launchers: Iterable[Any]) -> bool:
-    """Whether the batch system has yet to start one of the jobs; jobs that have ended are marked.
+    """Whether the batch system has yet to start one of the jobs; what has ended is marked.
+
+    ipyparallel would hear of an end from an event loop, which stands still between the calls of a notebook.
 
     Args:
         launchers: The cluster's sets of engines.
     """
-    jobs = [launcher for launcher in launchers if isinstance(launcher, JobEngines)]
-    waiting = [job for job in jobs if job.poll() is None and job.phase == "queued"]
-    return bool(waiting)
+    phases = []
+    for launcher in launchers:
+        if isinstance(launcher, JobEngines | MPIEngines) and launcher.poll() is None:
+            phases.append(getattr(launcher, "phase", "running"))
+    return "queued" in phases
 
 
 def end_session(leader: int) -> None:

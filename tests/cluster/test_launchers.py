@@ -414,6 +414,15 @@ def test_mpi_starts_engines_by_one_mpiexec(tmp_path, batch_system):
 
 
 @pytest.mark.full
+def test_an_mpiexec_that_ends_too_soon_is_told_at_once(tmp_path):
+    cluster = aeris.Cluster.mpi(2, "sh -c 'echo no fabric; exit 3'", address="127.0.0.1", directory=tmp_path / "profile", timeout=60)
+    started = time.monotonic()
+    with pytest.raises(ClusterError, match=r"2 of 2 engines did not start\. .*no fabric"):
+        cluster.start(progress=False)
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.full
 @pytest.mark.skipif(shutil.which("mpiexec.openmpi") is None, reason="Open MPI is not installed (mpiexec.openmpi)")
 def test_open_mpi_starts_engines(tmp_path):
     arguments = ["--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "--mca", "btl", "self,vader"]
