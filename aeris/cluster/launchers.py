@@ -26,7 +26,6 @@ from typing import Any, Self
 import psutil
 from ipyparallel.cluster.launcher import (
     BatchEngineSetLauncher,
-    LocalEngineSetLauncher,
     MPIEngineSetLauncher,
     NotRunning,
     PBSEngineSetLauncher,
@@ -654,10 +653,7 @@ def queued(launchers: Iterable[Any]) -> bool:
     """
     phases = []
     for launcher in launchers:
-        if isinstance(launcher, LocalEngineSetLauncher):
-            for engine in list(launcher.launchers.values()):
-                engine.poll()
-        elif isinstance(launcher, JobEngines | MPIEngines) and launcher.poll() is None:
+        if isinstance(launcher, JobEngines | MPIEngines) and launcher.poll() is None:
             phases.append(getattr(launcher, "phase", "running"))
     return "queued" in phases
 
