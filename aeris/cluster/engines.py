@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import shutil
 import time
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +20,7 @@ import pandas as pd
 import xarray as xr
 from ipyparallel.cluster.launcher import LocalEngineSetLauncher
 
-from aeris.cluster import spmd
+from aeris.cluster import launchers, spmd
 from aeris.cluster.handles import ClusterForecast, ClusterRun, Job
 from aeris.cluster.jobs import ForecastSpecification, Specification, TrainSpecification
 from aeris.data.store import Store
@@ -38,22 +40,25 @@ HEARTBEAT_MS = 1000
 """Milliseconds between two heartbeats that the controller asks of every engine."""
 MISSED = 5
 """Heartbeats that an engine may miss before it counts as gone."""
+MANY = 100
+"""Engines from which on the controller asks for a tenth of the heartbeats and gives engines longer to register."""
 
 
 class Cluster:
     """Engines, their controller, and the client of this notebook.
 
-    Made by :meth:`local`, started by ``with`` or :meth:`start`, and found again from another kernel by :meth:`attach`. A cluster
-    that was started outlives the kernel: it ends with its ``with`` block or by :meth:`stop`. Connections are always encrypted (CURVE).
+    Made by :meth:`local`, :meth:`mpi`, :meth:`pbs` or :meth:`slurm`, started by ``with`` or :meth:`start`, and found again from another
+    kernel by :meth:`attach`. A cluster that was started outlives the kernel: it ends with its ``with`` block or by :meth:`stop`.
+    Connections are always encrypted (CURVE).
 
     Attributes:
         engines: Number of engines.
         name: Name by which another kernel finds it.
     """
 
-    def __init__(self, cluster: ipp.Cluster, engines: int, timeout: float = 120.0, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, cluster: ipp.Cluster, engines: int, timeout: float = 120.0, options: Mapping[str, Any] | None = None) -> None:
         self._cluster, self.engines, self._timeout = cluster, engines, timeout
-        self._environment = dict(environment or {})
+        self._options = dict(options or {})  # of ipyparallel's launcher
         self._client: ipp.Client | None = None
         self._joined: tuple[int, ...] = ()
         self._job: Job | None = None
@@ -75,7 +80,178 @@ class Cluster:
         """
         _check_engines(engines)
         threads = threads or max(1, (os.cpu_count() or 1) // engines)
-        return cls(_cluster("local", engines, timeout, directory), engines, timeout, {"OMP_NUM_THREADS": str(threads)})
+        return cls(_cluster("local", engines, timeout, directory), engines, timeout, {"environment": {"OMP_NUM_THREADS": str(threads)}})
+
+    @classmethod
+    def mpi(
+        cls,
+        engines: int,
+        command: str = "mpiexec",
+        arguments: Sequence[str] = (),
+        machine: str = "generic",
+        environment: Mapping[str, str] | None = None,
+        interface: str | None = None,
+        address: str | None = None,
+        timeout: float = 300.0,
+        directory: str | Path | None = None,
+        dry_run: bool = False,
+    ) -> Any:
+        """Engines that one ``mpiexec`` starts: on this machine, on those of a host file, or in the job that this notebook runs in.
+
+        Args:
+            engines: Number of engines.
+            command: The ``mpiexec`` to use.
+            arguments: Its arguments besides ``-n``, such as ``["--hostfile", "hosts"]``.
+            machine: ``aurora`` places ranks and sets variables as in a job of :meth:`pbs`, for a notebook that runs in such a job.
+            environment: Variables of the engines.
+            interface: Network interface that the controller listens on, such as ``hsn0``.
+            address: Address that the controller listens on; None takes that of a network that reaches other machines.
+            timeout: Seconds to wait for the engines.
+            directory: Where connection files and logs stand, seen by all machines; None takes ipyparallel's own profile.
+            dry_run: Whether to start nothing and return the command line.
+
+        Returns:
+            The cluster, to be started; of a dry run, the command line.
+
+        Raises:
+            ConfigurationError: Less than one engine, or an address that this machine does not have.
+            ClusterError: There is no such command.
+        """
+        _check_engines(engines)
+        site = launchers.machine_named(machine)
+        placement = [] if machine == "generic" else site.placement(min(site.ranks_per_node, engines))
+        options: dict[str, Any] = {
+            "mpi_cmd": shlex.split(command),
+            "mpi_args": [*placement, *arguments],
+            "environment": {**site.environment, **(environment or {})},
+        }
+        if not dry_run:
+            launchers.check_command(options["mpi_cmd"][0], "starts the engines")
+        cluster = _cluster(launchers.MPIEngines, engines, timeout, directory, launchers.choose_address(interface, address))
+        return shlex.join(_launcher(cluster, engines, options).args) if dry_run else cls(cluster, engines, timeout, options)
+
+    @classmethod
+    def pbs(
+        cls,
+        nodes: int,
+        queue: str,
+        account: str | None = None,
+        walltime: str = "01:00:00",
+        filesystems: Sequence[str] = ("home", "flare"),
+        machine: str = "aurora",
+        ranks_per_node: int | None = None,
+        modules: Sequence[str] | None = None,
+        setup: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        interface: str | None = None,
+        address: str | None = None,
+        timeout: float = 600.0,
+        directory: str | Path | None = None,
+        dry_run: bool = False,
+    ) -> Any:
+        """Engines in a job of PBS, by default on Aurora: twelve a node, one for each tile of its GPUs.
+
+        Args:
+            nodes: Number of nodes.
+            queue: Queue.
+            account: Project that pays.
+            walltime: Longest time, as hours:minutes:seconds.
+            filesystems: File systems that the job uses; none where PBS does not ask for them.
+            machine: ``aurora``, or ``generic`` for a machine that is told everything by the arguments here.
+            ranks_per_node: Engines a node; None takes the machine's.
+            modules: Environment modules to load; None takes the machine's.
+            setup: Lines of shell before the engines start, such as ``["source venv/bin/activate"]``.
+            environment: Variables of the engines.
+            interface: Network interface that the controller listens on, such as ``hsn0``.
+            address: Address that the controller listens on; None takes that of a network that reaches other machines.
+            timeout: Seconds to wait for the engines once the job runs; it may wait in the queue for as long as it must.
+            directory: Where connection files and logs stand, seen by all nodes; None takes ipyparallel's own profile.
+            dry_run: Whether to start nothing and return the job script.
+
+        Returns:
+            The cluster, to be started; of a dry run, the job script.
+
+        Raises:
+            ConfigurationError: Something is asked that PBS or the machine would refuse.
+            ClusterError: Jobs of PBS cannot be submitted from here.
+        """
+        variables = dict(environment or {})
+        job = launchers.PBSJob(queue, account, walltime, filesystems, machine, ranks_per_node, modules, setup, variables)
+        listen = launchers.choose_address(interface, address)
+        return cls._batch(launchers.PBSEngines, job, nodes, listen, timeout, directory, dry_run)
+
+    @classmethod
+    def slurm(
+        cls,
+        nodes: int,
+        partition: str,
+        account: str | None = None,
+        walltime: str = "01:00:00",
+        ranks_per_node: int = 1,
+        gpus_per_node: int | None = None,
+        cpus_per_rank: int | None = None,
+        qos: str | None = None,
+        modules: Sequence[str] = (),
+        setup: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        interface: str | None = None,
+        address: str | None = None,
+        timeout: float = 600.0,
+        directory: str | Path | None = None,
+        dry_run: bool = False,
+    ) -> Any:
+        """Engines in a job of Slurm.
+
+        Args:
+            nodes: Number of nodes.
+            partition: Partition.
+            account: Project that pays; None takes the user's own.
+            walltime: Longest time, as hours:minutes:seconds or days-hours:minutes:seconds.
+            ranks_per_node: Engines a node.
+            gpus_per_node: Accelerators a node; None asks for none.
+            cpus_per_rank: Cores of an engine; None takes the partition's.
+            qos: Quality of service; None takes the default.
+            modules: Environment modules to load.
+            setup: Lines of shell before the engines start.
+            environment: Variables of the engines.
+            interface: As for :meth:`pbs`.
+            address: As for :meth:`pbs`.
+            timeout: As for :meth:`pbs`.
+            directory: As for :meth:`pbs`.
+            dry_run: As for :meth:`pbs`.
+
+        Returns:
+            The cluster, to be started; of a dry run, the job script.
+
+        Raises:
+            ConfigurationError: Something is asked that Slurm would refuse.
+            ClusterError: Jobs of Slurm cannot be submitted from here.
+        """
+        variables = dict(environment or {})
+        job = launchers.SlurmJob(partition, account, walltime, ranks_per_node, gpus_per_node, cpus_per_rank, qos, modules, setup, variables)
+        listen = launchers.choose_address(interface, address)
+        return cls._batch(launchers.SlurmEngines, job, nodes, listen, timeout, directory, dry_run)
+
+    @classmethod
+    def _batch(
+        cls,
+        launcher: type[launchers.JobEngines],
+        job: launchers.PBSJob | launchers.SlurmJob,
+        nodes: int,
+        address: str,
+        timeout: float,
+        directory: str | Path | None,
+        dry_run: bool,
+    ) -> Any:
+        """A cluster in a job, or the job's script."""
+        launchers.check_nodes(nodes)
+        engines, options = nodes * job.per_node, {"settings": asdict(job)}
+        cluster = _cluster(launcher, engines, timeout, directory, address)
+        preview = _launcher(cluster, engines, options)
+        if dry_run:
+            return preview.script
+        launchers.check_command(preview.submit_command[0], "submits jobs")
+        return cls(cluster, engines, timeout, options)
 
     @classmethod
     def attach(cls, name: str | None = None, directory: str | Path | None = None) -> Self:
@@ -114,8 +290,10 @@ class Cluster:
             progress: Whether to show a progress bar.
 
         Raises:
-            ClusterError: An engine did not start, or runs other versions than this notebook; its last words are quoted.
+            ClusterError: An engine did not start, or runs other versions than this notebook; its last words are quoted. Or the job
+                was refused, or so many engines need more open files than this machine allows.
         """
+        launchers.allow_files(self.engines)
         try:
             self._cluster.start_controller_sync()
             self._start_engines(self.engines)
@@ -131,7 +309,9 @@ class Cluster:
         if self._client is not None:
             self._client.close()
             self._client = None
+        controller = self._cluster.controller
         self._cluster.stop_cluster_sync()
+        launchers.end_session(getattr(controller, "pid", -1))
 
     def __enter__(self) -> Self:
         return self if self._client else self.start()
@@ -160,7 +340,7 @@ class Cluster:
         return issubclass(self._cluster.engine_launcher_class, LocalEngineSetLauncher)
 
     def _start_engines(self, count: int) -> None:
-        self._cluster.start_engines_sync(n=count, environment=dict(self._environment))
+        self._cluster.start_engines_sync(n=count, **self._options)
 
     def _connect(self) -> None:
         self._client = self._cluster.connect_client_sync()
@@ -172,6 +352,8 @@ class Cluster:
             while (ready := len(client.ids)) < self.engines:
                 if ready > bar.n:
                     bar.update(ready - bar.n)
+                if launchers.queued(self._cluster.engines.values()):
+                    deadline = time.monotonic() + self._timeout  # the queue takes the time that it takes
                 ended = [engines for engines in self._cluster.engines.values() if engines.state == "after"]
                 if ended or time.monotonic() > deadline:
                     raise ClusterError(
@@ -187,6 +369,8 @@ class Cluster:
     def _last_words(self) -> str:
         """The end of the newest log of an engine."""
         for engines in self._cluster.engines.values():
+            if isinstance(engines, launchers.JobEngines):
+                return engines.last_words()
             output = getattr(engines, "get_output", None)
             text = output(remove=False) if output else ""
             if text and text.strip():
@@ -214,7 +398,8 @@ class Cluster:
         ids = sorted(self.client.ids)
         answers = self.client[ids].apply_sync(spmd.describe)
         engines = [{"engine": number, **answer} for number, answer in zip(ids, answers, strict=True)]
-        return sorted(engines, key=lambda engine: (engine["host"], engine["engine"]))
+        first = {engine["host"]: engine["engine"] for engine in reversed(engines)}
+        return sorted(engines, key=lambda engine: (first[engine["host"]], engine["engine"]))  # hosts in the order of MPI
 
     # ---- jobs
 
@@ -415,22 +600,33 @@ def _security(directory: str | Path | None) -> Path:
     return Path(ipp.Cluster(cluster_id="none", shutdown_atexit=False).profile_dir) / "security"
 
 
-def _cluster(launcher: Any, engines: int, timeout: float, directory: str | Path | None) -> ipp.Cluster:
+def _cluster(launcher: Any, engines: int, timeout: float, directory: str | Path | None, address: str | None = None) -> ipp.Cluster:
     """A cluster of ipyparallel with encryption on and quick heartbeats, that outlives this kernel."""
     options = {} if directory is None else {"profile_dir": str(Path(directory).absolute())}
+    options |= {} if address is None else {"controller_ip": address, "controller_location": address}
+    many = engines > MANY
     return ipp.Cluster(
         n=engines,
         engines=launcher,
         cluster_id=f"{PREFIX}{uuid.uuid4().hex[:6]}",
         controller_args=[
             "--IPController.enable_curve=True",
-            f"--HeartMonitor.period={HEARTBEAT_MS}",
+            f"--HeartMonitor.period={HEARTBEAT_MS * (10 if many else 1)}",
             f"--HeartMonitor.max_heartmonitor_misses={MISSED}",
+            *(["--IPController.registration_timeout=600"] if many else []),
         ],
         engine_timeout=int(timeout),
         shutdown_atexit=False,
         log_level=logging.ERROR,
         **options,
+    )
+
+
+def _launcher(cluster: ipp.Cluster, engines: int, options: Mapping[str, Any]) -> Any:
+    """The launcher that would start the engines, for a look at what it would do."""
+    launcher = cluster.engine_launcher_class
+    return launcher(
+        parent=cluster, profile_dir=cluster.profile_dir, cluster_id=cluster.cluster_id, engine_set_id="engines", n=engines, **options
     )
 
 
