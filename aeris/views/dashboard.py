@@ -37,7 +37,7 @@ from aeris.views.resampling import Plane
 from aeris.views.slices import Channel, Place, at_leads, at_place, band_text, place_text
 from aeris.views.style import choose_level, colour_scale, hours, lead_text, time_text, units_of, variable_text, with_unit
 
-hv.extension("bokeh", logo=False)
+hv.extension("bokeh", logo=False, inline=True)  # scripts from this machine, not from a network
 
 QUANTITIES = {"ensemble mean": "mean", "one member": "member", "ensemble spread": "spread", "exceedance probability": "probability"}
 _WIDE = 230

@@ -55,7 +55,7 @@ def explore(
         raise ConfigurationError(
             "follow=True with a forecast in memory", "Only an archive on disk gains members", "Give the path of the archive"
         )
-    panel.extension()
+    panel.extension(inline=True)  # the scripts come from this machine, not from a network
     return Explorer(forecast, open_truth(truth), variable=variable, follow=follow, every=every)
 
 
