@@ -16,7 +16,7 @@ bin := $(VENV)/bin
 install := $(bin)/python -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
 packages := pyproject.toml constraints.txt
 # Each test process computes on one thread; more would only take turns on the same cores.
-pytest := OMP_NUM_THREADS=1 $(bin)/python -m pytest -n $(N) --dist loadfile
+pytest := OMP_NUM_THREADS=1 $(bin)/python -m pytest -n $(N) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo lint test test-fast test-all

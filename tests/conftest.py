@@ -14,6 +14,13 @@ from aeris.data.grid import Grid
 from aeris.data.store import Store, prepare
 from aeris.data.variables import VARIABLES
 
+LONG = ("test_notebooks.py", "test_local.py", "test_layouts.py")
+"""Files that take minutes: begun first, so that no process is left alone with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
