@@ -104,14 +104,16 @@ def _cases(
     pairing: Pairing, systems: Mapping[str, System], normal: System | None, time: np.datetime64
 ) -> Iterator[tuple[int, str, Piece, Case]]:
     """Reads all cases of one initial time: number of the system, variable, piece and case, the forecast before its baselines."""
-    forecasts = [system(time) for system in systems.values()]
     observed, normals = pairing.truth_after(time), None if normal is None else normal(time)
+    forecasts = [normals if system is normal and normals is not None else system(time) for system in systems.values()]
     for name in pairing.variables:
         for piece in pieces(max((fields[name] for fields in forecasts), key=lambda field: field.size)):
             truth: xr.DataArray | xr.Variable = observed[name].isel(piece)
-            climate = NO_CLIMATOLOGY if normals is None else normals[name].isel(piece).mean("number")
+            past = None if normals is None else normals[name].isel(piece).load()
+            climate = NO_CLIMATOLOGY if past is None else past.mean("number")
             for order, fields in enumerate(forecasts):
-                case = read_case(fields[name].isel(piece), truth, climate)
+                members = past if fields is normals and past is not None else fields[name].isel(piece)
+                case = read_case(members, truth, climate)
                 truth = truth if order else case.truth
                 yield order, name, piece, case
 
