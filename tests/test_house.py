@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "device": {"errors"},
     "run": {"errors"},
     "data": {"errors", "progress", "run"},
-    "verification": {"errors", "run", "data"},
+    "verification": {"errors", "progress", "run", "data"},
     "views": {"errors", "progress", "run", "data"},
     "model": BASE,
     "diffusion": {*BASE, "model"},
