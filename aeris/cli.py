@@ -219,7 +219,16 @@ def forecast(
     print(f"wrote {out}")
 
 
-def verify(forecast: Path, truth: str, out: Path, baselines: tuple[str, ...] = ("persistence",), climatology: str | None = None) -> None:
+def verify(
+    forecast: Path,
+    truth: str,
+    out: Path,
+    baselines: tuple[str, ...] = ("persistence",),
+    climatology: str | None = None,
+    metrics: tuple[str, ...] = (),
+    regions: tuple[str, ...] = (),
+    seasons: bool = False,
+) -> None:
     """Scores a forecast archive against the truth and writes the scores as Zarr.
 
     Args:
@@ -228,6 +237,9 @@ def verify(forecast: Path, truth: str, out: Path, baselines: tuple[str, ...] = (
         out: Zarr store of the scores.
         baselines: Of persistence, climatology and, on the simulated planet, optimum.
         climatology: Dataset of past states from which a climatology is made.
+        metrics: Scores to compute; left out, all that do not take long.
+        regions: Regions to average over, such as global, tropics or europe; left out, the globe.
+        seasons: Whether to average over the initial times of each season too.
     """
     import aeris
     from aeris.verification.climatology import ensemble_climatology
@@ -235,7 +247,16 @@ def verify(forecast: Path, truth: str, out: Path, baselines: tuple[str, ...] = (
 
     _refuse_existing(out)
     past = None if climatology is None else ensemble_climatology(aeris.open_era5(climatology))
-    scores = aeris.verify(forecast, aeris.open_era5(truth), past, baselines)
+    scores = aeris.verify(
+        forecast,
+        aeris.open_era5(truth),
+        past,
+        baselines,
+        metrics=metrics or None,
+        regions=regions or None,
+        seasons=seasons,
+        progress=True,
+    )
     write_scores(scores, out)
     print(f"wrote {out}")
 

@@ -108,6 +108,12 @@ def region_weights(regions: Regions, truth: xr.Dataset) -> xr.DataArray:
     )
 
 
+def cell_weights(cell_area: xr.Variable, shares: xr.DataArray | None, columns: int) -> np.ndarray:
+    """Weights of the cells, ``(region, cells)``: area over the mean cell area, times the share; one region where there is None."""
+    area = np.repeat(cell_area.values[:, None], columns, axis=1)[None]
+    return (area if shares is None else area * shares.values).reshape(1 if shares is None else len(shares), -1)
+
+
 def _named(name: str) -> Box:
     if name not in REGIONS:
         raise ConfigurationError(

@@ -14,8 +14,8 @@ from aeris.progress import tqdm
 from aeris.verification.baselines import Others, System, climatological, systems_of
 from aeris.verification.climatology import Climatology, climatology_of
 from aeris.verification.metrics import FIELD_STATISTICS, METRICS, STATISTICS, Metric
-from aeris.verification.pairing import CELLS, LEAD, NO_CLIMATOLOGY, Case, Pairing, Piece, pair, pieces, read_case
-from aeris.verification.regions import Regions, region_weights
+from aeris.verification.pairing import LEAD, NO_CLIMATOLOGY, Case, Pairing, Piece, pair, pieces, read_case
+from aeris.verification.regions import Regions, cell_weights, region_weights
 
 AREA, MEMBERS = "area", "members"
 """Names under which the mean statistics carry the part of the globe that was averaged over, and how many members there were."""
@@ -126,7 +126,7 @@ def write_scores(scores: xr.Dataset, path: str | Path) -> None:
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
     # Text of fixed length has no place in the specification of Zarr 3; text of any length has.
-    named = scores.assign_coords(system=scores.system.astype(object))
+    named = scores.assign_coords({name: one.astype(object) for name, one in scores.coords.items() if one.dtype.kind == "U"})
     named.to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
     shutil.rmtree(path, ignore_errors=True)
     partial.rename(path)
@@ -152,19 +152,13 @@ def means_from(
     """
     names = list(dict.fromkeys(statistic for metric in metrics.values() for statistic in metric.statistics))
     regions = {} if shares is None else {"region": shares.region.values}
-    weights = _cell_weights(pairing, shares)
+    weights = cell_weights(pairing.cell_area, shares, pairing.truth.sizes["longitude"])
     leading = {"statistic": [*names, AREA, MEMBERS], "system": list(systems), "time": [time], **regions}
     means = {name: pairing.room(name, leading, np.nan) for name in pairing.variables}
     for order, name, piece, case in _cases(pairing, systems, normal, time):
         values = np.stack(list(_averages(case, names, weights)))
         means[name][{"system": order, "time": 0} | piece] = values if regions else values[:, 0]
     return xr.Dataset(means)
-
-
-def _cell_weights(pairing: Pairing, shares: xr.DataArray | None) -> np.ndarray:
-    """Weights of the cells, ``(region, cells)``, whose mean over the globe is one where the share is one everywhere."""
-    area = np.broadcast_to(pairing.cell_area.values[:, None], [pairing.truth.sizes[dim] for dim in CELLS])
-    return (area[None] * (1.0 if shares is None else shares.values)).reshape(1 if shares is None else len(shares), -1)
 
 
 def _averages(case: Case, statistics: Iterable[str], weights: np.ndarray) -> Iterator[np.ndarray]:

@@ -19,6 +19,7 @@ from aeris.verification import pairing
 from aeris.verification.climatology import ensemble_climatology
 from aeris.verification.metrics import METRICS
 from aeris.verification.regions import Box
+from aeris.verification.scores import write_scores
 
 LEAD = "prediction_timedelta"
 CELLS = ("latitude", "longitude")
@@ -238,6 +239,14 @@ def test_seasons_are_scores_of_their_own_initial_times(beside):
     winter = fc.isel(time=fc.time.dt.month == 2)
     xr.testing.assert_allclose(s.sel(season="DJF", drop=True), aeris.verify(winter, truth))
     xr.testing.assert_allclose(s.sel(season="all", drop=True), aeris.verify(fc, truth))
+
+
+def test_scores_come_back_from_disk(beside, tmp_path):
+    s = aeris.verify(*beside(), regions=["global", "tropics"], seasons=True)
+    write_scores(s, tmp_path / "scores.zarr")
+    back = xr.open_zarr(tmp_path / "scores.zarr", consolidated=False, decode_timedelta=True)
+    xr.testing.assert_allclose(back.load(), s)
+    assert back.region.values.tolist() == ["global", "tropics"]
 
 
 def test_unknown_choices_are_refused(beside):
