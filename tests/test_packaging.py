@@ -120,6 +120,8 @@ def test_the_version_is_one():
         ("test", ["ruff check", "ruff format --check", "mypy", 'pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not full"']),
         ("test-fast", ['-m "not slow and not full"']),
         ("test-all", ["pytest -n 2"]),
+        ("docs", ["'.[views,sources,docs]'", "sphinx-build -W --keep-going -c docs . docs/_build/html"]),
+        ("docs-links", ["-b linkcheck"]),
     ],
 )
 def test_make_would_run(tmp_path, target, words):

@@ -25,7 +25,7 @@ def error(case: Case) -> xr.Variable:
 
 
 def absolute_error(case: Case) -> xr.Variable:
-    """|x̄ − y|."""
+    """``|x̄ − y|``."""
     return abs(case.mean - case.truth)
 
 
@@ -56,7 +56,7 @@ def expected_squared_error(case: Case) -> xr.Variable:
 def fair_crps(case: Case) -> xr.Variable:
     """Continuous ranked probability score, free of the bias of a small ensemble (Ferro 2014, https://doi.org/10.1002/qj.2270).
 
-    E|x_m − y| − Σ_mn |x_m − x_n| / (2 M (M − 1)); for one member the absolute error.
+    ``E|x_m − y| − Σ_mn |x_m − x_n| / (2 M (M − 1))``; for one member the absolute error.
     """
     if not (case.count > 1).any():
         return absolute_error(case)
@@ -101,6 +101,7 @@ STATISTICS: dict[str, Callable[[Case], xr.Variable]] = {
         squared_true_anomaly,
     )
 }
+"""Statistics by name, which a score is made of."""
 
 
 def energy_score(case: Case, shares: np.ndarray) -> np.ndarray:
@@ -198,3 +199,4 @@ METRICS: dict[str, Metric] = {
         needs_members=True,
     ),
 }
+"""Scores by name."""

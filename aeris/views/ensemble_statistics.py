@@ -118,7 +118,7 @@ def band_mean(field: xr.DataArray, south: float, north: float) -> xr.DataArray:
 def zonal_power(field: xr.DataArray, south: float, north: float) -> xr.DataArray:
     """Power of each zonal wavenumber, averaged over a band of latitudes by cell area.
 
-    With f(λ) = Σ_k c_k exp(ikλ) along a row, the power of wavenumber k is |c_k|² + |c_-k|²; over all k it sums to the mean of f² along
+    With f(λ) = Σ_k c_k exp(ikλ) along a row, the power of wavenumber k is ``|c_k|² + |c_-k|²``; over all k it sums to the mean of f² along
     the row (Parseval).
 
     Args:
