@@ -70,19 +70,23 @@ def write_scores(scores: xr.Dataset, path: str | Path) -> None:
     partial.rename(path)
 
 
-def global_means(pairing: Pairing, systems: Mapping[str, System], normal: System | None = None) -> xr.Dataset:
+def global_means(
+    pairing: Pairing, systems: Mapping[str, System], normal: System | None = None, scores: Iterable[str] = tuple(METRICS)
+) -> xr.Dataset:
     """Statistics averaged over the globe, by cell area, each initial time by itself.
 
     Args:
         pairing: What is compared.
         systems: The forecast, which comes first, and its baselines.
         normal: The climatology, for the statistics of anomalies.
+        scores: Names of the scores that shall be made of them.
 
     Returns:
         Dataset of the compared variables, ``(statistic, system, time, prediction_timedelta, [level])``. Besides the statistics there
         are ``"area"``, the part of the globe that was averaged over, and ``"members"``, how many members there were.
     """
-    statistics = [name for name in STATISTICS if any(name in metric.statistics for metric in _metrics(normal))]
+    wanted = [METRICS[score] for score in scores if normal is not None or not METRICS[score].needs_climatology]
+    statistics = [name for name in STATISTICS if any(name in metric.statistics for metric in wanted)]
     leading = {"statistic": [*statistics, AREA, MEMBERS], "system": list(systems), "time": pairing.times}
     means = {name: pairing.room(name, leading, np.nan) for name in pairing.variables}
     for step, time in enumerate(pairing.times):
@@ -116,10 +120,6 @@ def _cases(
                 case = read_case(members, truth, climate)
                 truth = truth if order else case.truth
                 yield order, name, piece, case
-
-
-def _metrics(normal: System | None) -> list[Metric]:
-    return [metric for metric in METRICS.values() if normal is not None or not metric.needs_climatology]
 
 
 def scores_of(means: xr.Dataset) -> xr.Dataset:
