@@ -107,8 +107,8 @@ class Explorer(pn.viewable.Viewer):
         self._map_pane, self._notice = pn.pane.HoloViews(), pn.pane.Alert(visible=False)
         self._rooms = [pn.Column(min_width=640, min_height=440) for _ in self._drawings]
         self._tabs = pn.Tabs(*zip(self._drawings, self._rooms, strict=True), dynamic=True)
-        pictures = pn.FlexBox(pn.Column(self._notice, self._map_pane, width=WIDTH + 120), self._tabs)  # below each other on a narrow page
-        self.layout = pn.Row(self._sidebar.column, pictures, sizing_mode="stretch_width")
+        picture = pn.Column(self._notice, self._map_pane, width=WIDTH + 120)
+        self.layout = pn.FlexBox(self._sidebar.box, picture, self._tabs, sizing_mode="stretch_width")  # in one row, two or three
         self._tabs.link(self, active="tab")
         self._connect()
         self._draw_all()

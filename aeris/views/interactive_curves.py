@@ -55,6 +55,10 @@ ACROSS = {"wavenumber": "zonal wavenumber", "degree": "spherical-harmonic degree
 """What the axis of a spectrum is called, by its dimension."""
 
 
+SCALES = [*(1, 2, 3, 5, 10, 20, 30, 50), *(100, 200, 300, 500)]
+"""Wavenumbers or degrees that an axis names."""
+
+
 def spectra(powers: xr.DataArray, of_mean: xr.DataArray, of_truth: xr.DataArray | None, units: str, title: str) -> hv.Overlay:
     """Power of the members, of their mean and of the truth, both axes logarithmic, from wavenumber or degree 1.
 
@@ -80,15 +84,15 @@ def spectra(powers: xr.DataArray, of_mean: xr.DataArray, of_truth: xr.DataArray 
     ]
     if of_truth is not None:
         layers.append(_truth(of_truth[dim].values[1:], of_truth.values[1:], k, label))
-    return hv.Overlay(layers).opts(title=title, logx=True, logy=True, legend_position="bottom_left", **SIZE)
+    about = {**SIZE, "xticks": SCALES, "legend_position": "bottom", "legend_cols": 2}
+    return hv.Overlay(layers).opts(title=title, logx=True, logy=True, **about)
 
 
-def power_ratios(ratios: xr.DataArray, against: str, title: str) -> hv.Overlay:
+def power_ratios(ratios: xr.DataArray, title: str) -> hv.Overlay:
     """Power over that of something else, a colour for each lead, both axes logarithmic, from wavenumber or degree 1.
 
     Args:
         ratios: ``(prediction_timedelta, wavenumber)`` or ``(prediction_timedelta, degree)``.
-        against: Whose power they are divided by.
         title: What it shows.
 
     Returns:
@@ -96,16 +100,14 @@ def power_ratios(ratios: xr.DataArray, against: str, title: str) -> hv.Overlay:
     """
     dim = next(str(name) for name in ratios.dims if name != LEAD)
     curves = [
-        hv.Curve((row[dim].values[1:], row.values[1:]), ACROSS[dim], f"over {against}", label=lead_text(row[LEAD].values)).opts(
-            color=colour, line_width=2
-        )
+        hv.Curve((row[dim].values[1:], row.values[1:]), label=lead_text(row[LEAD].values)).opts(color=colour, line_width=2)
         for row, colour in zip(ratios.transpose(LEAD, dim), lead_colours(ratios.sizes[LEAD]), strict=True)
     ]
     one = hv.HLine(1.0).opts(color="black", line_width=1)
     drawn = ratios.isel({dim: slice(1, None)})
     reach = min(0.5, float(drawn.min()) / 1.1), max(2.0, float(drawn.max()) * 1.1)
-    about = {**SIZE, "height": 300}
-    return hv.Overlay([one, *curves]).opts(title=title, logx=True, logy=True, ylim=reach, legend_position="right", **about)
+    about = {**SIZE, "height": 300, "xticks": SCALES, "xlabel": ACROSS[dim], "ylabel": "ratio of power", "legend_position": "right"}
+    return hv.Overlay([one, *curves]).opts(title=title, logx=True, logy=True, ylim=reach, **about)
 
 
 def lead_colours(count: int) -> list[str]:
@@ -143,8 +145,8 @@ def ratio_curve(ratio: xr.DataArray, title: str, lead: hv.streams.Pipe) -> hv.Ov
         _marked(hours(ratio[LEAD].values), ratio.values, "spread / error", "", FORECAST, "circle"),
         hv.DynamicMap(_lead_line, streams=[lead]),
     ]
-    top = max(1.2, 1.1 * float(ratio.max()))
-    return hv.Overlay(layers).collate().opts(title=title, ylim=(0.0, top), padding=0.05, show_legend=False, **{**SIZE, "height": 240})
+    about = {**SIZE, "height": 240, "xlabel": LEAD_LABEL, "ylabel": "spread / error", "show_legend": False}
+    return hv.Overlay(layers).collate().opts(title=title, ylim=(0.0, max(1.2, 1.1 * float(ratio.max()))), padding=0.05, **about)
 
 
 def rank_bars(frequency: np.ndarray, title: str) -> hv.Overlay:

@@ -29,7 +29,7 @@ class Sidebar:
 
     Attributes:
         widgets: By the name of their parameter.
-        column: The Panel object.
+        box: The Panel object.
     """
 
     def __init__(self, explorer: Any, refresh: Any) -> None:
@@ -43,7 +43,9 @@ class Sidebar:
         self.widgets |= {name: pn.widgets.Checkbox.from_param(explorer.param[name]) for name in ("keep_colours", "follow")}
         button = pn.widgets.Button(label="refresh", on_click=lambda *_: refresh(), disabled=refresh is None)
         self.widgets["follow"].disabled = refresh is None
-        self.column = pn.Column(*(self.widgets[name] for name in ORDER), pn.Row(button, self.widgets["follow"]), width=WIDTH + 20)
+        rest = pn.Row(button, self.widgets["follow"], width=WIDTH + 20)
+        # As wide as what the pictures leave: one column of widgets beside them, or several above them on a narrow page.
+        self.box = pn.FlexBox(*(self.widgets[name] for name in ORDER), rest, styles={"flex": f"1 1 {WIDTH + 20}px"})
 
     def hide_useless(self, explorer: Any) -> None:
         """Shows only widgets that change something."""

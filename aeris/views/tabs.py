@@ -66,7 +66,7 @@ def power_against_lead(scene: Scene) -> hv.Overlay:
         over, against = powers[:1] * len(powers), f"that at {lead_text(leads[0])}"
     ratios = xr.concat([above / below for above, below in zip(powers, over, strict=True)], xr.Variable(LEAD, list(truths) or leads))
     count = _count_text(max(members.sizes["number"] for members in ensembles), len(scene.reader.numbers))
-    return curves.power_ratios(ratios, against, scene.title(f"power of {count} over {against}", _where(scene)))
+    return curves.power_ratios(ratios, scene.title(f"power of {count} over {against}", _where(scene)))
 
 
 def _power(field: xr.DataArray, scene: Scene) -> xr.DataArray:
