@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import holoviews as hv
 import numpy as np
+import pandas as pd
 import panel as pn
 import param
 import xarray as xr
+from cartopy.crs import Projection
 
 from aeris.data.grid import Grid
 from aeris.errors import AerisError
-from aeris.views import tabs
+from aeris.views import storm_tracks, tabs
 from aeris.views.archive_reader import open_reader
 from aeris.views.coastline import coast_of
 from aeris.views.ensemble_statistics import Quantity, round_threshold
@@ -38,7 +41,7 @@ hv.extension("bokeh", logo=False, inline=True)  # scripts from this machine, not
 QUANTITIES = {"ensemble mean": "mean", "one member": "member", "ensemble spread": "spread", "exceedance probability": "probability"}
 SPECTRUM = {"zonal wavenumber, in the band": "wavenumber", "spherical-harmonic degree": "degree"}
 SKILL = 4
-"""Number of the tab of spread and error."""
+"""Number of the tab of spread and error; that of storms, which is there with tracks alone, comes after it."""
 
 AT_ONCE = 2**24
 """Most values that are scored without being asked to: 64 MiB."""
@@ -55,6 +58,7 @@ class Explorer(pn.viewable.Viewer):
         variable: The one to begin with.
         follow: Refresh by itself.
         every: Seconds between two refreshes.
+        tracks: Storm tracks, as `aeris.views.storm_tracks.read_tracks` takes them.
 
     Attributes:
         reader: Reads the archive.
@@ -80,7 +84,7 @@ class Explorer(pn.viewable.Viewer):
     spectrum: Any = param.Selector(objects=SPECTRUM, default="wavenumber", label="power by")
     keep_colours = param.Boolean(default=False, label="keep the colour limits")
     follow = param.Boolean(default=False, label="follow: refresh by itself")
-    tab = param.Integer(default=0, bounds=(0, SKILL))
+    tab = param.Integer(default=0, bounds=(0, SKILL + 1))
 
     def __init__(
         self,
@@ -89,18 +93,22 @@ class Explorer(pn.viewable.Viewer):
         variable: str | None = None,
         follow: bool = False,
         every: float = 10.0,
+        tracks: pd.DataFrame | xr.Dataset | None = None,
     ) -> None:
-        self.reader, self.truth, self._every = open_reader(forecast), truth, every
+        self.reader, self.truth = open_reader(forecast), truth
+        self._tracks = None if tracks is None else storm_tracks.read_tracks(tracks)
         self.picture: Picture | None = None
         self.drawn: Any = None
         self._map: MapView | None = None
         self._refusals: dict[str, str] = {}
         self._plane, self._field = lru_cache(maxsize=8)(self._make_plane), lru_cache(maxsize=16)(self._make_field)
+        self._storms = lru_cache(maxsize=8)(self._make_storms)
         self._lead_line = hv.streams.Pipe(data=0.0)
         self._skills = SkillBook()
         self._worker: SkillWorker | None = None
         self._following, self._watching = Repeated(self.refresh, every), Repeated(self._watch_worker, 0.5)
         super().__init__()
+        self.param.tab.bounds = (0, len(self._drawings) - 1)
         self._offer_choices(variable)
         self._sidebar = Sidebar(self, self.refresh if self.reader.path else None)
         self._compute = pn.widgets.Button(color="primary", on_click=lambda *_: self.compute_skill(), width=100)
@@ -109,7 +117,7 @@ class Explorer(pn.viewable.Viewer):
         self._tabs = pn.Tabs(*zip(self._drawings, self._rooms, strict=True), dynamic=True)
         picture = pn.Column(self._notice, self._map_pane, width=WIDTH + 120)
         self.layout = pn.FlexBox(self._sidebar.box, picture, self._tabs, sizing_mode="stretch_width")  # in one row, two or three
-        self._tabs.link(self, active="tab")
+        self._tabs.link(self, bidirectional=True, active="tab")
         self._connect()
         self._draw_all()
         self.follow = follow
@@ -174,13 +182,20 @@ class Explorer(pn.viewable.Viewer):
 
     @property
     def _drawings(self) -> dict[str, Callable[[], Any]]:
-        return {
+        always: dict[str, Callable[[], Any]] = {
             "Plume": lambda: tabs.plume(self.scene, self._lead_line),
             "Spectra": lambda: tabs.spectra(self.scene),
             "Hovmöller": lambda: tabs.hovmoller(self.scene),
             "Extremes": lambda: tabs.extremes(self.scene),
             "Skill": self._skill,
         }
+        return always if self._tracks is None else {**always, "Storms": lambda: tabs.storms(self._storms_here, self.scene)}
+
+    @property
+    def _storms_here(self) -> pd.DataFrame:
+        """The storm tracks of the forecast from the initial time."""
+        assert self._tracks is not None
+        return storm_tracks.during(self._tracks, self.time, self.reader.leads)
 
     def _connect(self) -> None:
         """Which parameter redraws what."""
@@ -242,7 +257,15 @@ class Explorer(pn.viewable.Viewer):
         )
         kept = self.keep_colours and self.picture is not None and self._map is not None
         scale = self.picture.scale if kept and self.picture else colour_scale(field, scene.quantity.scale)
-        return Picture(field, title, scale, tabs.quantity_label(scene))
+        picture = Picture(field, title, scale, tabs.quantity_label(scene))
+        if self._tracks is None:
+            return picture
+        projection = self._plane(self.projection, self.centre).projection
+        centres = storm_tracks.points(self._storms_here, self.time + self.lead, projection)
+        return replace(picture, storms=self._storms(self.time, projection), centres=list(centres))
+
+    def _make_storms(self, time: np.datetime64, projection: Projection) -> list[np.ndarray]:
+        return storm_tracks.lines(self._storms_here, projection)
 
     def _make_field(self, channel: Channel, time: np.datetime64, lead: np.timedelta64, chosen: Quantity) -> tuple[xr.DataArray, int]:
         """The quantity ``(latitude, longitude)``, and the number of members that were read for it."""

@@ -12,6 +12,8 @@ import xarray as xr
 from aeris.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from aeris.views.forecast_panel import ForecastingCluster, ForecastPanel
 
 NEEDED = ("panel", "holoviews", "bokeh", "matplotlib", "cartopy")
@@ -27,6 +29,7 @@ def explore(
     cluster: ForecastingCluster | None = None,
     checkpoint: Any = None,
     initial: xr.Dataset | str | Path | None = None,
+    tracks: pd.DataFrame | xr.Dataset | None = None,
 ) -> Any:
     """Opens a forecast for looking at: a map of any variable, level, initial time, lead and quantity, and what belongs to it.
 
@@ -45,6 +48,8 @@ def explore(
         cluster: Where the panel computes forecasts, such as a started `aeris.Cluster`.
         checkpoint: The model of the panel, as `aeris.Cluster.forecast` takes it.
         initial: The initial states that the panel offers, as `truth`; the truth where there are none.
+        tracks: Storm tracks as ``huracanpy.load`` gives them, a record for each time of each storm with ``track_id``, ``time``, ``lat`` and
+            ``lon``. They are drawn on the map and listed in a tab.
 
     Returns:
         A Panel object, `aeris.views.dashboard.Explorer` or, with a cluster, `aeris.views.forecast_panel.ForecastPanel`: the last line of a
@@ -54,7 +59,7 @@ def explore(
         ConfigurationError: A package of the ``views`` extra is not installed, an archive in memory shall be followed, or a cluster lacks a
             checkpoint or initial states, or these a cluster.
         StoreError: There is no forecast archive at the path.
-        DataError: The archive has not the shape of one, or not that variable.
+        DataError: The archive has not the shape of one, or not that variable; or tracks lack a column.
     """
     need_extras()
     import panel
@@ -70,7 +75,7 @@ def explore(
             "checkpoint or initial without a cluster", "They are for forecasts that a cluster computes", "Give cluster=... too"
         )
     panel.extension(inline=True)  # the scripts come from this machine, not from a network
-    exploring = {"truth": open_states(truth, "truth"), "variable": variable, "every": every}
+    exploring: dict[str, Any] = {"truth": open_states(truth, "truth"), "variable": variable, "every": every, "tracks": tracks}
     if cluster is None:
         return Explorer(forecast, follow=follow, **exploring)
     return _with_panel(forecast, cluster, checkpoint, initial if initial is not None else truth, {"follow": follow, **exploring})

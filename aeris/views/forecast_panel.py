@@ -82,13 +82,15 @@ class ForecastPanel(pn.viewable.Viewer):
     ) -> None:
         self._cluster, self._checkpoint, self._initial = cluster, checkpoint, initial
         self._times, self._first_name, self._exploring = pd.DatetimeIndex(times), archive, dict(exploring or {})
-        self.explorer, self.started = explorer, None
+        self.explorer = explorer
+        self.started: StartedForecast | None = None
+        self._stopped = False
         self._looking = Repeated(self.look, LOOK)
         super().__init__()
         self.param.day.bounds = (self._times[0].date(), self._times[-1].date())
         self.param.watch(lambda *_: self._offer_times(), "day")
         self.day, self.archive = self._times[0].date(), str(free_name(archive))
-        self._bar = pn.indicators.Progress(value=0, width=260, active=False, visible=False)
+        self._bar = pn.indicators.Progress(value=0, width=120, active=False, visible=False)
         self._said, self._notice = pn.pane.Markdown(""), pn.pane.Alert(visible=False, alert_type="danger")
         self._button = pn.widgets.Button(label="forecast", color="primary", on_click=lambda *_: self.start(), width=90)
         self._stop = pn.widgets.Button(label="stop", on_click=lambda *_: self.stop(), disabled=True, width=60)
@@ -132,6 +134,7 @@ class ForecastPanel(pn.viewable.Viewer):
             return
         finally:
             self._button.loading = False
+        self._stopped = False
         self._show_state("waiting for the first members", running=True)
         self._bar.param.update(value=0, visible=True)
         self._looking.run(True)
@@ -139,6 +142,7 @@ class ForecastPanel(pn.viewable.Viewer):
     def stop(self) -> None:
         """Stops the forecast; started again with the same fields it goes on where it stands."""
         if self.started is not None:
+            self._stopped = True
             self.started.stop()
 
     def look(self) -> None:
@@ -150,8 +154,8 @@ class ForecastPanel(pn.viewable.Viewer):
             if done and (self.explorer is None or self.explorer.reader.path != self.started.path):
                 self._open(self.started.path)
         except AerisError as failure:
-            self._end("failed")
-            self._tell(str(failure))
+            self._end("stopped" if self._stopped else "failed")
+            self._tell("" if self._stopped else str(failure))  # engines that are interrupted say so as a failure
             return
         self._bar.value = round(100 * done / total)
         if done:

@@ -1,9 +1,10 @@
-"""What the tabs of the explorer show of a scene: plume, spectra, Hovmöller diagram, extremes, skill."""
+"""What the tabs of the explorer show of a scene: plume, spectra, Hovmöller diagram, extremes, skill, storms."""
 
 from __future__ import annotations
 
 import holoviews as hv
 import numpy as np
+import pandas as pd
 import panel as pn
 import xarray as xr
 
@@ -13,7 +14,8 @@ from aeris.views.ensemble_statistics import Quantity, daily_maxima, exceedance_p
 from aeris.views.scene import ALL, Scene
 from aeris.views.skill import SkillBook
 from aeris.views.slices import LEAD, at_leads, at_place, band_text
-from aeris.views.style import colour_scale, lead_text, variable_text, with_unit
+from aeris.views.storm_tracks import storm_table
+from aeris.views.style import colour_scale, lead_text, time_text, variable_text, with_unit
 
 SPECTRUM_VALUES = 2**23
 """Most values whose spectra are drawn in one picture: eight members at 0.25°."""
@@ -148,3 +150,10 @@ def skill(scene: Scene, book: SkillBook, lead: hv.streams.Pipe, button: pn.widge
         title = scene.title(f"rank of the truth among {len(here.ranks) - 1} members", f"the globe, lead {lead_text(scene.lead)}")
         shown.append(curves.rank_bars(here.ranks, title))
     return shown
+
+
+def storms(tracks: pd.DataFrame, scene: Scene) -> pn.Column:
+    """The storms of the forecast from the initial time, one row each."""
+    table, last = storm_table(tracks), scene.reader.leads.max()
+    title = f"**{len(table)} storms** from {time_text(scene.time)} to {time_text(scene.time + last)}"
+    return pn.Column(pn.pane.Markdown(title), pn.pane.DataFrame(table, index=False, float_format="{:.5g}".format, max_height=400))

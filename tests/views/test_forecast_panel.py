@@ -24,7 +24,7 @@ class Started:
 
     def __init__(self, path: Path, times: np.ndarray, members: int, lead: str) -> None:
         leads = np.arange(1, int(lead.removesuffix("h")) // 6 + 1) * np.timedelta64(6, "h")
-        self.path, self.stopped, self.ended = path, False, False
+        self.path, self.ended = path, False
         self.failure: Exception | None = None
         self.archive = Archive(
             path, ("2m_temperature",), Grid.regular(16, 32), times, members, members // 2, leads.astype("timedelta64[ns]")
@@ -43,7 +43,7 @@ class Started:
         return self.ended
 
     def stop(self) -> None:
-        self.stopped = self.ended = True
+        self.failure = ClusterError("Rank 0 (engine 0) failed while forecasting: KeyboardInterrupt", "", "Read rank-0.log")
 
 
 class StandIn:
@@ -166,9 +166,9 @@ def test_stop_stops_it_and_what_is_there_stays(cluster, initial, tmp_path):
         panel.start()
         panel.started.fill(0, range(1))
         panel._stop.clicks += 1
-        assert panel.started.stopped
         panel.look()
-        assert panel.explorer.picture is not None and not panel._button.disabled
+        assert panel._said.object == "stopped" and notice(panel) == "" and not panel._button.disabled
+        assert panel.archive == str(tmp_path / "f.zarr")  # pressed again, it goes on there
 
     run(steps)
 
