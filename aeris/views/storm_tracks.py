@@ -73,7 +73,8 @@ def storm_columns(tracks: pd.DataFrame) -> list[str]:
 def storm_table(tracks: pd.DataFrame) -> pd.DataFrame:
     """One row for each storm: when it begins and ends, and how strong it becomes."""
     storms = tracks.groupby(storm_columns(tracks))
-    rows = pd.DataFrame({"begins (UTC)": storms["time"].min(), "ends (UTC)": storms["time"].max()})
+    ends = {"begins (UTC)": storms["time"].min(), "ends (UTC)": storms["time"].max()}
+    rows = pd.DataFrame({words: time.dt.strftime("%Y-%m-%d %H") for words, time in ends.items()})
     for name, (words, which) in EXTREMES.items():
         if name in tracks:
             rows[with_unit(words, tracks.attrs.get(name, "1"))] = storms[name].agg(which)

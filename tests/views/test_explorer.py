@@ -204,6 +204,7 @@ def test_without_truth_the_plume_has_none(forecast):
 
 def test_spectra_follow_the_lead(app, forecast):
     app.tab = 1
+    assert app._tabs.active == 1
     first = layers(app.drawn[0].object)
     app.lead = app.reader.leads[1]
     second = layers(app.drawn[0].object)
