@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import panel as pn
@@ -32,7 +33,7 @@ class Sidebar:
         box: The Panel object.
     """
 
-    def __init__(self, explorer: Any, refresh: Any) -> None:
+    def __init__(self, explorer: Any, refresh: Callable[[], None] | None) -> None:
         numbers = ("latitude", "longitude", "threshold")
         choices = ("variable", "level", "time", "quantity", "member", "above", "projection", "spectrum")
         self.widgets: dict[str, Any] = {name: pn.widgets.FloatInput.from_param(explorer.param[name], width=WIDTH) for name in numbers}
@@ -41,7 +42,7 @@ class Sidebar:
         self.widgets["centre"] = _slider(explorer, "centre", pn.widgets.FloatSlider, start=-180.0, end=180.0, step=10.0)
         self.widgets |= {name: pn.widgets.Select.from_param(explorer.param[name], width=WIDTH) for name in choices}
         self.widgets |= {name: pn.widgets.Checkbox.from_param(explorer.param[name]) for name in ("keep_colours", "follow")}
-        button = pn.widgets.Button(label="refresh", on_click=lambda *_: refresh(), disabled=refresh is None)
+        button = pn.widgets.Button(label="refresh", on_click=lambda *_: refresh and refresh(), disabled=refresh is None)
         self.widgets["follow"].disabled = refresh is None
         rest = pn.Row(button, self.widgets["follow"], width=WIDTH + 20)
         # As wide as what the pictures leave: one column of widgets beside them, or several above them on a narrow page.

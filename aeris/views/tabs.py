@@ -58,17 +58,16 @@ def power_against_lead(scene: Scene) -> hv.Overlay:
     """The members' power over the truth's, or over that at the first lead where there is no truth, at leads from the first to the last."""
     leads = [lead for lead in scene.reader.leads if scene.reader.count(scene.time, lead)]
     leads = [leads[i] for i in np.unique(np.linspace(0, len(leads) - 1, SPECTRUM_LEADS).round().astype(int))]
-    truths = {lead: truth for lead in leads if (truth := scene.happened_after(lead)) is not None}
     most = _members_drawn(scene.reader.forecast[scene.channel[0]], len(leads))
-    ensembles = [scene.reader.first(scene.channel, scene.time, lead, most) for lead in truths or leads]
-    powers = [_power(members, scene).mean("number") for members in ensembles]
-    if truths:
-        over, against = [_power(truth, scene) for truth in truths.values()], "that of the truth"
-    else:
-        over, against = powers[:1] * len(powers), f"that at {lead_text(leads[0])}"
-    ratios = xr.concat([above / below for above, below in zip(powers, over, strict=True)], xr.Variable(LEAD, list(truths) or leads))
-    count = _count_text(max(members.sizes["number"] for members in ensembles), len(scene.reader.numbers))
-    return curves.power_ratios(ratios, scene.title(f"power of {count} over {against}", _where(scene)))
+    ensembles = {lead: scene.reader.first(scene.channel, scene.time, lead, most) for lead in leads}
+    powers = {lead: _power(members, scene).mean("number") for lead, members in ensembles.items() if members.sizes["number"]}
+    truths = {lead: _power(truth, scene) for lead in powers if (truth := scene.happened_after(lead)) is not None}
+    first = next(iter(powers))
+    against = "that of the truth" if truths else f"that at {lead_text(first)}"
+    ratios = {lead: powers[lead] / (truths[lead] if truths else powers[first]) for lead in truths or powers}
+    drawn = xr.concat(ratios.values(), xr.Variable(LEAD, list(ratios)))
+    count = _count_text(max(members.sizes["number"] for members in ensembles.values()), len(scene.reader.numbers))
+    return curves.power_ratios(drawn, scene.title(f"power of {count} over {against}", _where(scene)))
 
 
 def _power(field: xr.DataArray, scene: Scene) -> xr.DataArray:

@@ -379,6 +379,22 @@ def test_leads_that_gain_members_are_scored_anew(growing):
     assert after[2] == before[2]
 
 
+def test_members_that_are_missing_in_memory_are_left_out_of_spectra_and_skill(growing, recwarn):
+    """Without a ledger only the values tell who is there."""
+    archive = growing.expected([3, 1])
+    archive["2m_temperature"][0, 1, 2] = np.nan  # one member is left at the last lead
+    truth = archive.isel(time=0, number=0, drop=True).rename({LEAD: "time"})
+    app = aeris.explore(archive, truth.assign_coords(time=archive.time.values[0] + archive[LEAD].values))
+    app.tab = 1
+    assert list(layers(app.drawn[1].object)) == ["6 h", "12 h", "18 h"]
+    app.tab = SKILL
+    spread = layers(app.drawn[0].object)["spread"][:, 1]
+    np.testing.assert_allclose(spread, [np.std([0, 1000, 2000, 3000], ddof=1), np.std([0, 1000], ddof=1), np.nan], rtol=1e-4)
+    app.lead = app.reader.leads[2]
+    assert len(app.drawn) == 2  # no ranks among one member
+    assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
+
+
 # ------------------------------------------------------------------ an archive that fills
 
 
