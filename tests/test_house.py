@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "run": {"errors"},
     "data": {"errors", "progress", "run"},
     "verification": {"errors", "progress", "run", "data"},
-    "views": {"errors", "progress", "run", "data"},
+    "views": {"errors", "progress", "run", "data", "verification"},
     "model": BASE,
     "diffusion": {*BASE, "model"},
     "swipe": {"errors", "device", "model"},

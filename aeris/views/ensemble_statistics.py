@@ -62,6 +62,11 @@ class Quantity:
         return words.get(self.kind) or f"probability of {side} than {self.threshold:g} {unit_text(units)}".rstrip()
 
     @property
+    def scale(self) -> str:
+        """The kind of its colour scale, as `aeris.views.style.colour_scale` takes it."""
+        return "value" if self.kind in ("mean", "member") else self.kind
+
+    @property
     def _needed(self) -> int:
         return 2 if self.kind == "spread" else 1
 
