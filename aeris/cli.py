@@ -310,6 +310,19 @@ def explore(
         served.server.io_loop.start()
 
 
+def lab(out: Path = Path("aeris-lab"), port: int = 8888, browser: bool = True) -> None:
+    """Opens the tutorials in JupyterLab, on this machine alone and behind a token, until it is interrupted.
+
+    Args:
+        out: Folder that tutorials and notebooks are copied into; what is there already stays as it is.
+        port: Port to serve on; where it is taken, the next one that is free.
+        browser: Open a browser.
+    """
+    from aeris.lab import open_lab
+
+    open_lab(out, port, browser)
+
+
 def doctor() -> None:
     """Says which device and collectives were chosen on this machine, and why."""
     from aeris import device
@@ -334,6 +347,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verify,
     "plan": plan,
     "explore": explore,
+    "lab": lab,
     "doctor": doctor,
 }
 
