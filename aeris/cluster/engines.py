@@ -79,8 +79,7 @@ class Cluster:
             ConfigurationError: Less than one engine.
         """
         _check_engines(engines)
-        threads = threads or max(1, (os.cpu_count() or 1) // engines)
-        return cls(_cluster("local", engines, timeout, directory), engines, timeout, {"environment": {"OMP_NUM_THREADS": str(threads)}})
+        return cls(_cluster("local", engines, timeout, directory), engines, timeout, _local_options(engines, threads))
 
     @classmethod
     def mpi(
@@ -273,8 +272,10 @@ class Cluster:
                 f"Running are: {', '.join(sorted(found)) or 'none'}",
                 "Name one of them" if found else "Start one, for example aeris.Cluster.local(engines=4).start()",
             )
-        cluster = ipp.Cluster.from_file(cluster_file=str(found[name]))
+        cluster = ipp.Cluster.from_file(cluster_file=str(found[name]), log_level=logging.ERROR)
         attached = cls(cluster, cluster.n or 0)
+        if attached._replaceable:
+            attached._options = _local_options(attached.engines)
         attached._connect()
         return attached
 
@@ -346,36 +347,26 @@ class Cluster:
         self._client = self._cluster.connect_client_sync()
 
     def _await_engines(self, progress: bool) -> None:
-        """Waits engine by engine; engines that end before they register have failed."""
+        """Waits for the engines started last, engine by engine; those that end before all have registered have failed."""
         client, deadline = self.client, time.monotonic() + self._timeout
+        starting = list(self._cluster.engines.values())[-1]
         with tqdm(total=self.engines, desc="engines", unit="engine", disable=not progress) as bar:
             while (ready := len(client.ids)) < self.engines:
                 if ready > bar.n:
                     bar.update(ready - bar.n)
                 if launchers.queued(self._cluster.engines.values()):
                     deadline = time.monotonic() + self._timeout  # the queue takes the time that it takes
-                ended = [engines for engines in self._cluster.engines.values() if engines.state == "after"]
+                ended = launchers.ended(starting)
                 if ended or time.monotonic() > deadline:
                     raise ClusterError(
                         f"{self.engines - ready} of {self.engines} engines did not start"
                         + ("" if ended else f" within {self._timeout:.0f} s"),
-                        f"The last words of an engine: {self._last_words() or 'none'}",
+                        f"The last words of an engine: {launchers.last_words(starting)}",
                         "Mend what they say, or give a longer timeout",
                     )
                 time.sleep(0.1)
             bar.update(self.engines - bar.n)
         self.check_versions()
-
-    def _last_words(self) -> str:
-        """The end of the newest log of an engine."""
-        for engines in self._cluster.engines.values():
-            if isinstance(engines, launchers.JobEngines):
-                return engines.last_words()
-            output = getattr(engines, "get_output", None)
-            text = output(remove=False) if output else ""
-            if text and text.strip():
-                return text.strip().splitlines()[-1]
-        return ""
 
     def check_versions(self) -> list[dict[str, Any]]:
         """What every engine says of itself, in the order of the ranks.
@@ -591,6 +582,12 @@ class Cluster:
 def _check_engines(engines: int) -> None:
     if engines < 1:
         raise ConfigurationError(f"engines={engines}", "A cluster has at least one engine", "Use for example engines=4")
+
+
+def _local_options(engines: int, threads: int | None = None) -> dict[str, Any]:
+    """What engines of this machine are started with: their share of the cores, and collectives that no other machine can reach."""
+    threads = threads or max(1, (os.cpu_count() or 1) // engines)
+    return {"environment": {"OMP_NUM_THREADS": str(threads), "GLOO_SOCKET_IFNAME": launchers.loopback()}}
 
 
 def _security(directory: str | Path | None) -> Path:
