@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aeris.errors import ConfigurationError, StoreError
 
-SHIPPED = ("tutorials/*.ipynb", "tutorials/*.md", "notebooks/*.ipynb", "docs/*.md", "benchmarks/*.md")
+SHIPPED = ("tutorials/*.ipynb", "tutorials/*.md", "notebooks/*.ipynb", "docs/*.md", "docs/pictures/*.svg", "benchmarks/*.md")
 """What is copied: the notebooks, and the pages that they link to."""
 
 
