@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import time
 import uuid
 from collections import Counter
@@ -40,6 +41,8 @@ HEARTBEAT_MS = 1000
 """Milliseconds between two heartbeats that the controller asks of every engine."""
 MISSED = 5
 """Heartbeats that an engine may miss before it counts as gone."""
+LEAVE_WITHIN = 7.0
+"""Seconds in which engines end a job by themselves after a rank has gone; they find out who it was in four."""
 MANY = 100
 """Engines from which on the controller asks for a tenth of the heartbeats and gives engines longer to register."""
 
@@ -550,10 +553,35 @@ class Cluster:
     def restore(self) -> None:
         """Starts engines in place of those that have gone, where engines can be started one by one."""
         self._joined = ()
+        if len(self.client.ids) < self.engines:
+            self._end_stuck()
         lost = self.engines - len(self.client.ids)
         if lost > 0 and self._replaceable:
             self._start_engines(lost)
             self._await_engines(progress=False)
+
+    def release(self, ranks: Sequence[int]) -> list[int]:
+        """Where a rank has gone, ends engines that wait for it in vain, and says which.
+
+        Args:
+            ranks: Engines that do a job together.
+        """
+        return [] if set(ranks) <= set(self.client.ids) else self._end_stuck()
+
+    def _end_stuck(self) -> list[int]:
+        """Ends engines that are still busy a while after another has gone: a wait inside a collective cannot be interrupted."""
+        end = time.monotonic() + LEAVE_WITHIN
+        while (stuck := self._busy()) and time.monotonic() < end:
+            time.sleep(0.2)
+        if stuck:
+            self.client.send_signal(signal.SIGKILL, stuck, block=True)
+        while set(stuck) & set(self.client.ids):
+            time.sleep(0.1)
+        return stuck
+
+    def _busy(self) -> list[int]:
+        status = self.client.queue_status()
+        return [engine for engine in self.client.ids if status.get(engine, {}).get("queue")]
 
     def interrupt(self) -> None:
         """Interrupts what the engines do."""

@@ -233,6 +233,22 @@ def test_a_killed_engine_is_told_and_replaced(small_store, tmp_path, rank):
             assert bool((tensor == weights(again)[name]).all()), name
 
 
+def test_who_waits_in_vain_for_a_lost_engine_is_ended_and_replaced(tmp_path, monkeypatch):
+    """The job ends, and names the engine that was lost and no other."""
+    with aeris.Cluster.local(engines=2, directory=tmp_path / "ipython") as cluster:
+        process = pid_of(cluster, 0)
+        monkeypatch.setattr(cluster, "begin", lambda specification: cluster.client[sorted(cluster.client.ids)].apply_async(time.sleep, 600))
+        job = cluster._submit("sleeping", None, restarts=0)
+        time.sleep(1)
+        os.kill(process, signal.SIGKILL)
+        killed = time.monotonic()
+        with pytest.raises(EngineLost, match=r"^rank 0 \(engine \d\) has gone while sleeping\."):
+            job.wait(timeout=60)
+        assert time.monotonic() - killed < SEEN_WITHIN
+        cluster.restore()
+        assert len(cluster.check_versions()) == 2
+
+
 @pytest.mark.full
 def test_all_who_are_left_of_four_let_go_of_a_killed_engine(small_store, tmp_path):
     """One that waits for a rank which waits for the killed one hears of it too: else the job would not end."""
