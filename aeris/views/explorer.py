@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import re
+import secrets
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import xarray as xr
 
@@ -18,6 +22,19 @@ if TYPE_CHECKING:
 
 NEEDED = ("panel", "holoviews", "bokeh", "matplotlib", "cartopy")
 HERE = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server of the explorer.
+
+    Attributes:
+        server: Bokeh's server: ``start()`` and ``io_loop.start()`` run it.
+        address: Where a browser finds it, with the secret without which it serves nothing.
+    """
+
+    server: Any
+    address: str
 
 
 def explore(
@@ -132,38 +149,58 @@ def open_states(states: xr.Dataset | str | Path | None, name: str) -> xr.Dataset
     return states
 
 
-def make_server(forecast: str | Path, truth: str | None = None, port: int = 0, **options: Any) -> Any:
-    """A server of the explorer that only this machine can reach. It does not run yet.
+def make_server(forecast: str | Path, truth: str | None = None, port: int = 0, behind: str | None = None, **options: Any) -> Served:
+    """A server of the explorer that only this machine can reach, and there only who knows its address. It does not run yet.
 
     Args:
         forecast: Path of the archive.
         truth: Anything that `aeris.open_era5` opens.
         port: 0 for any that is free.
+        behind: Address of the Jupyter server through whose jupyter-server-proxy the browser comes; None where it comes straight.
         options: Further arguments of `explore`.
 
-    Returns:
-        A bokeh server: ``start()`` and ``io_loop.start()`` run it, ``port`` is its port. Each visitor has widgets of their own.
-
     Raises:
-        AerisError: As `explore`, before anything is served; ConfigurationError too where the port is taken.
+        AerisError: As `explore`, before anything is served; ConfigurationError too where the port is taken or `behind` is no address.
     """
+    proxy = check_behind(behind)
     known = open_states(truth, "truth")
     explore(forecast, known, **options)
+    from bokeh.util.token import generate_session_id
     from panel.io.server import get_server
 
-    port = port or free_port()
+    port, key = port or free_port(), secrets.token_bytes(32)
     try:
-        return get_server(
+        server = get_server(
             lambda: explore(forecast, known, **options).layout,
             port=port,
             address=HERE,
-            websocket_origin=[f"{HERE}:{port}", f"localhost:{port}"],
+            websocket_origin=[f"{HERE}:{port}", f"localhost:{port}", *([urlsplit(proxy).netloc.lower()] if proxy else [])],
             title=f"aeris: {Path(forecast).name}",
             show=False,
             start=False,
+            # Other users of this machine reach the port too: only sessions that are signed with this key are served.
+            secret_key=key,
+            sign_sessions=True,
+            generate_session_ids=False,
         )
     except OSError as error:
         raise ConfigurationError(f"Port {port} cannot be used: {error}", "A server needs a port of its own", "Take --port 0") from error
+    root = f"{proxy}/proxy/{port}" if proxy else f"http://{HERE}:{port}"
+    return Served(server, f"{root}/?bokeh-session-id={generate_session_id(key, signed=True)}")
+
+
+def check_behind(address: str | None) -> str | None:
+    """The address of a Jupyter server without the slash at its end.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    parts = urlsplit(address or "http://none")
+    if parts.scheme not in ("http", "https") or not re.fullmatch(r"[\w.-]+(:\d+)?", parts.netloc, re.ASCII) or parts.query:
+        raise ConfigurationError(
+            f"behind={address!r}", "It is the address of a Jupyter server up to /lab", "Use for example https://hub.example.org/user/me"
+        )
+    return address.rstrip("/") if address else None
 
 
 def free_port() -> int:

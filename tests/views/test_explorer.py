@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import holoviews as hv
@@ -25,6 +26,7 @@ from aeris.errors import ConfigurationError, DataError, StoreError
 from aeris.verification.calibration import rank_histogram
 from aeris.views import dashboard, tabs
 from aeris.views.dashboard import SKILL
+from aeris.views.explorer import make_server
 from aeris.views.interactive_curves import hovmoller
 from aeris.views.interactive_maps import PROJECTIONS, map_plane, palette, place_under
 
@@ -513,6 +515,24 @@ def test_the_command_serves_on_this_machine_and_prints_where(served):
     assert "f.zarr" in urlopen(served, timeout=60).read().decode()
 
 
+@pytest.mark.slow
+def test_who_does_not_know_the_address_is_refused(served):
+    """Another user of this machine, who can reach the port."""
+    root, _, secret = served.partition("?")
+    forged = secret.rpartition(".")[0] + "." + "A" * 43
+    for guess in ("", "?", "?bokeh-session-id=x", f"?{forged}", "autoload.js?bokeh-autoload-element=x"):
+        with pytest.raises(HTTPError) as refusal:
+            urlopen(root + guess, timeout=60)
+        assert refusal.value.code == 403
+
+
+@pytest.mark.parametrize("behind", ["hub.example.org", "https://*", "https://hub.example.org?next=/", "ftp://hub.example.org", "https://"])
+def test_what_a_browser_cannot_come_through_is_refused(forecast, tmp_path, behind):
+    forecast.forecast.to_zarr(tmp_path / "f.zarr", consolidated=False)
+    with pytest.raises(ConfigurationError, match=r"address of a Jupyter server.*https://hub.example.org/user/me"):
+        make_server(tmp_path / "f.zarr", behind=behind)
+
+
 # ------------------------------------------------------------------ in a browser
 
 TITLES = """() => (window.Bokeh?.documents ?? []).flatMap(document => [...document._all_models.values()])
@@ -548,7 +568,7 @@ def test_in_a_browser_the_slider_moves_the_map_and_a_click_the_plume(served):
         assert plumes(page.evaluate(TITLES)) != plumes(before)
         browser.close()
     assert faults == []
-    assert [url for url in asked if not url.startswith((served, "data:", "blob:"))] == []
+    assert [url for url in asked if not url.startswith((served.partition("?")[0], "data:", "blob:"))] == []
 
 
 def plumes(titles: list[str]) -> str:
