@@ -185,13 +185,13 @@ def detect(state: xr.Dataset, criteria: Criteria | None = None) -> pd.DataFrame:
     Raises:
         DataError: Neither pressure nor winds are there, the grid is none, or a field is missing.
     """
-    state = state.squeeze([dim for dim in state.dims if dim not in ("level", "latitude", "longitude") and state.sizes[dim] == 1])
-    more = [str(dim) for dim in state.dims if dim not in ("level", "latitude", "longitude")]
-    if more:
-        raise DataError(
-            f"The state has the dimension {', '.join(more)}", "detect looks at one time", "Select one, or use track(ds) for all"
-        )
     search, counts = Search.of(state, criteria or Criteria()), Counter[str]()
+    others = [dim for dim in state.dims if dim not in ("level", "latitude", "longitude")]
+    if any(state.sizes[dim] > 1 for dim in others):
+        raise DataError(
+            f"The state has the dimension {', '.join(map(str, others))}", "detect looks at one time", "Select one, or use track(ds) for all"
+        )
+    state = state.squeeze(others)
     found = search.candidates(state, counts)
     if found is None:
         raise DataError("A field is missing throughout", f"Needed are {', '.join(search.variables())}", "Choose a time that has them")

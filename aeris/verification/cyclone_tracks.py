@@ -131,7 +131,7 @@ def track(fc: xr.Dataset | str | Path, *, criteria: Criteria | None = None, rule
     about = {"criteria": search.applied(), "rules": str(rules), "left_out": len(left_out), "left_out_members": "; ".join(left_out)}
     if tracked:
         about |= {"tracked": json.dumps(tracked), "leads": (ds[LEAD].values / np.timedelta64(1, "h")).astype("float64")}
-    return table(pd.concat(pieces), about | {name: counts[name] for name in DROPPED})
+    return table(pd.concat(pieces, ignore_index=True), about | {name: counts[name] for name in DROPPED})
 
 
 DROPPED = ("open", "cold", "cut", "merged", "unjoined", "short", "weak", "poleward")

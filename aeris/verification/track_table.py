@@ -60,7 +60,7 @@ def table(frame: pd.DataFrame, attributes: Mapping[str, Any] | None = None) -> x
             "A track has one place at a time",
             "Number the tracks of every member and initial time for themselves",
         )
-    frame = frame.sort_values(["track_id", "time"]).assign(lon=frame.lon % 360.0)
+    frame = frame.assign(lon=frame.lon.to_numpy() % 360.0).sort_values(["track_id", "time"])
     known = [name for name in ATTRIBUTES if name in frame]
     columns = [*known, *(str(name) for name in frame.columns if name not in known)]
     records = {name: ("record", frame[name].to_numpy(), ATTRIBUTES.get(name, {})) for name in columns}
