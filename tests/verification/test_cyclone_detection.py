@@ -50,9 +50,7 @@ def rough(shape: tuple[int, int], seed: int, smooth: float = 2.0) -> np.ndarray:
 
 
 def on(values: np.ndarray, latitude: np.ndarray, longitude: np.ndarray) -> xr.Dataset:
-    return xr.Dataset(
-        {"mean_sea_level_pressure": (("latitude", "longitude"), values)}, {"latitude": latitude, "longitude": longitude}
-    )
+    return xr.Dataset({"mean_sea_level_pressure": (("latitude", "longitude"), values)}, {"latitude": latitude, "longitude": longitude})
 
 
 @pytest.mark.parametrize("around", [True, False])
