@@ -84,7 +84,7 @@ def test_ibtracs_as_netcdf4_and_huracanpy_read_it(shared_data):
     tracks = read_ibtracs(path, agency="bom")
     with netcdf.Dataset(path) as raw:
         counts = raw["numobs"][:]
-        wind = np.ma.filled(np.concatenate([raw["bom_wind"][storm, :count] for storm, count in enumerate(counts)]).astype(float), np.nan)
+        wind = np.ma.filled(np.ma.concatenate([raw["bom_wind"][storm, :count] for storm, count in enumerate(counts)]).astype(float), np.nan)
         times = [
             "".join(np.ma.filled(raw["iso_time"][storm, step], b"").astype(str)) for storm, n in enumerate(counts) for step in range(n)
         ]

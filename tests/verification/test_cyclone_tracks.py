@@ -177,7 +177,7 @@ def test_michael_in_the_winds_of_gfs(shared_data):
     both["arc"] = [separation(*row) for row in both[["lat_best", "lon_best", "lat", "lon"]].to_numpy()]
     michael = both[both["arc"] < 5]
     assert michael.track_id.nunique() == 1
-    assert len(michael) == best.time.isin(ds.time.values).sum() == 9
+    assert len(michael) == best.time.isin(ds.time.values).sum() == 10
     assert michael["arc"].max() < 2.0 and michael["arc"].median() < 0.7
     assert michael.wind10.max() == pytest.approx(43.8, abs=0.05)
 

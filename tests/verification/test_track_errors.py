@@ -83,8 +83,12 @@ def test_matches_are_those_of_huracanpy(shared_data):
     theirs = huracanpy.assess.match([forecast, best], names=["forecast", "best"], max_dist=300, min_overlap=4)
     ours = set(zip(matching.pairs.track_id, matching.pairs.best_id, strict=True))
     assert ours == set(zip(theirs.id_forecast, theirs.id_best, strict=True))
-    assert all(forecast_id == best_id + 10_000 for forecast_id, best_id in ours) and len(ours) == 80
-    assert len(matching.misses) == 9 and len(matching.false_alarms) == 0
+    assert all(forecast_id == best_id + 10_000 for forecast_id, best_id in ours)
+    points, held = best.to_dataframe().groupby("track_id").size(), set(np.unique(forecast.track_id) - 10_000)
+    long_ones = set(points.index[points >= 4])
+    assert {best_id for _, best_id in ours} == long_ones & held and len(ours) == 79
+    assert set(matching.misses.best_id) == long_ones - held
+    assert set(matching.false_alarms.track_id - 10_000) == held - long_ones
     np.testing.assert_allclose(matching.pairs.set_index("track_id").separation, theirs.set_index("id_forecast").dist.sort_index(), rtol=0.2)
 
 
