@@ -18,7 +18,7 @@ import pandas as pd
 import xarray as xr
 
 from aeris.errors import DataError
-from aeris.verification.track_table import table
+from aeris.verification.track_table import need_netcdf, table
 
 KNOT = 1852.0 / 3600.0
 """m s⁻¹."""
@@ -134,7 +134,8 @@ def read_ibtracs(path: str | Path, *, agency: str = "wmo") -> xr.Dataset:
     path = Path(path)
     if not path.exists():
         raise DataError(f"There is no file {path}", "Best tracks are read from a file", "Download it from https://www.ncei.noaa.gov")
-    with xr.open_dataset(path, decode_times=True) as ds:
+    need_netcdf()
+    with xr.open_dataset(path, engine="netcdf4") as ds:
         values = {"wind10": f"{agency}_wind", "slp": f"{agency}_pres"}
         missing = [name for name in ("sid", "name", "time", "lat", "lon", "nature", "track_type", *values.values()) if name not in ds]
         if missing:

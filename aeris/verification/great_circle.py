@@ -1,6 +1,7 @@
 """Distances and directions on a spherical earth, in kilometres and degrees.
 
-All functions take numbers or arrays that broadcast, latitudes in degrees north and longitudes in degrees east counted from anywhere.
+All functions take numbers, arrays or xarray fields that broadcast, latitudes in degrees north and longitudes in degrees east counted
+from anywhere.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def unit_vector(latitude: Any, longitude: Any) -> np.ndarray:
 def arc(latitude: Any, longitude: Any, to_latitude: Any, to_longitude: Any) -> Any:
     """Great-circle distance in degrees, by the haversine formula, which keeps small distances exact."""
     phi, to_phi = np.deg2rad(latitude), np.deg2rad(to_latitude)
-    half_turn = np.deg2rad(np.asarray(to_longitude) - longitude) / 2
+    half_turn = np.deg2rad(np.subtract(to_longitude, longitude)) / 2
     chord = np.sin((to_phi - phi) / 2) ** 2 + np.cos(phi) * np.cos(to_phi) * np.sin(half_turn) ** 2
     return np.rad2deg(2 * np.arcsin(np.sqrt(np.clip(chord, 0.0, 1.0))))
 
@@ -35,7 +36,7 @@ def distance(latitude: Any, longitude: Any, to_latitude: Any, to_longitude: Any)
 def bearing(latitude: Any, longitude: Any, to_latitude: Any, to_longitude: Any) -> Any:
     """Direction in which a great circle leaves the first point for the second, degrees clockwise from north, 0 to 360."""
     phi, to_phi = np.deg2rad(latitude), np.deg2rad(to_latitude)
-    turn = np.deg2rad(np.asarray(to_longitude) - longitude)
+    turn = np.deg2rad(np.subtract(to_longitude, longitude))
     east = np.sin(turn) * np.cos(to_phi)
     north = np.cos(phi) * np.sin(to_phi) - np.sin(phi) * np.cos(to_phi) * np.cos(turn)
     return np.rad2deg(np.arctan2(east, north)) % 360.0

@@ -7,6 +7,7 @@ where they are known, ``slp`` in Pa and ``wind10`` in m s⁻¹. Tracks of a fore
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,7 +79,8 @@ def write_tracks(tracks: xr.Dataset, path: str | Path) -> None:
     if path.suffix == ".csv":
         tracks.to_dataframe().to_csv(partial, index=False)
     elif path.suffix == ".nc":
-        tracks.to_netcdf(partial)
+        need_netcdf()
+        tracks.to_netcdf(partial, engine="netcdf4")
     else:
         raise ConfigurationError(
             f"The file name {path.name!r}", "Tracks are written as .csv or .nc", f"Use {path.with_suffix('.csv').name!r}"
@@ -103,7 +105,8 @@ def read_tracks(path: str | Path, rename: Mapping[str, str] | None = None) -> xr
     if not path.exists():
         raise DataError(f"There is no file {path}", "Tracks are read from CSV or NetCDF", "Check the path")
     if path.suffix == ".nc":
-        with xr.open_dataset(path) as ds:
+        need_netcdf()
+        with xr.open_dataset(path, engine="netcdf4") as ds:
             frame, attributes = ds.load().to_dataframe(), dict(ds.attrs)
     else:
         frame, attributes = pd.read_csv(path, keep_default_na=False, na_values=[""]), {}
@@ -120,6 +123,12 @@ def read_tracks(path: str | Path, rename: Mapping[str, str] | None = None) -> xr
             ) from None
     placed = frame[frame[[name for name in ("lat", "lon") if name in frame]].notna().all(axis=1)]
     return table(placed, attributes | {"left_out": len(frame) - len(placed) + int(attributes.get("left_out", 0))})
+
+
+def need_netcdf() -> None:
+    """Refuses NetCDF where nothing can read it. xarray would look through all that is installed for something that can."""
+    if importlib.util.find_spec("netCDF4") is None:
+        raise DataError("netCDF4 is not installed", "NetCDF files need it", "pip install 'aeris[sources]', or use CSV")
 
 
 def tracked_members(tracks: xr.Dataset) -> dict[pd.Timestamp, list[int]]:

@@ -8,18 +8,22 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from aeris.errors import DataError
 from aeris.views.coastline import Coast, draw_coast
 from aeris.views.style import SYSTEMS, TRUTH, colour_scale, new_figure, with_unit
 
 FORECAST = SYSTEMS["forecast"]["color"]
+ON_PROBABILITY = "#56B4E9"
+"""Seen on the light and the dark end of the colours of a probability."""
 
 
 def track_figure(
     tracks: xr.Dataset,
     title: str,
     *,
+    label: str = "forecast",
     best: xr.Dataset | None = None,
     probability: xr.DataArray | None = None,
     coast: Coast = "earth",
@@ -31,6 +35,7 @@ def track_figure(
         tracks: Table of tracks with ``track_id``, ``time``, ``lat`` and ``lon``; points are coloured by ``wind10`` where it is known and no
             probability is shown.
         title: What the map shows.
+        label: What the tracks are called beside best tracks.
         best: Table of best tracks, drawn in black.
         probability: ``(latitude, longitude)`` from 0 to 1, shown below the tracks.
         coast: ``"earth"``, a land mask whose outline is drawn, or None.
@@ -44,8 +49,8 @@ def track_figure(
     """
     from cartopy import crs
 
-    tables = {"forecast": tracks.to_dataframe()} | ({} if best is None else {"best track": best.to_dataframe()})
-    everything = pd.concat([frame[["lat", "lon"]] for frame in tables.values()])
+    found, known = tracks.to_dataframe(), None if best is None else best.to_dataframe()
+    everything = pd.concat([frame[["lat", "lon"]] for frame in (found, known) if frame is not None])
     if everything.empty:
         raise DataError("There is no track", "A map is drawn around tracks", "Use map_figure for a map without any")
     centre = _middle(everything.lon.to_numpy())
@@ -59,14 +64,15 @@ def track_figure(
     if probability is not None:
         _probability(figure, ax, probability, centre)
     draw_coast(ax, coast, colour="0.5")
-    lines = ax.gridlines(draw_labels=["left", "bottom"], color="0.85", linewidth=0.5)
-    lines.xlabel_style = lines.ylabel_style = {"size": "small"}
-    _draw(ax, tables["forecast"], centre, {"color": FORECAST, "linewidth": 1.0}, "forecast" if best is not None else None)
-    if best is not None:
-        _draw(ax, tables["best track"], centre, {**TRUTH, "marker": ".", "markersize": 4}, "best track")
+    _meridians(ax, right - left)
+    colour = FORECAST if probability is None else ON_PROBABILITY
+    _draw(ax, found, centre, {"color": colour, "linewidth": 1.0}, label)
+    if known is not None:
+        halo = [withStroke(linewidth=3.5, foreground="white")]
+        _draw(ax, known, centre, {**TRUTH, "marker": ".", "markersize": 4, "path_effects": halo}, "best track")
         ax.legend(loc="best", fontsize="small")
     if probability is None and "wind10" in tracks:
-        _winds(figure, ax, tables["forecast"], centre)
+        _winds(figure, ax, found, centre)
     ax.set_title(title, fontsize="medium")
     return figure
 
@@ -90,11 +96,18 @@ def _box(places: pd.DataFrame, centre: float, margin: float) -> tuple[float, flo
     return left, right, max(y.min() - margin, -90.0), min(y.max() + margin, 90.0)
 
 
-def _draw(ax: Any, frame: pd.DataFrame, centre: float, style: dict[str, Any], label: str | None) -> None:
-    for _, one in frame.groupby("track_id"):
-        ordered = one.sort_values("time")
-        ax.plot(*cut(_beside(ordered.lon.to_numpy(), centre), ordered.lat.to_numpy()), label=label, **style)
-        label = None
+def _meridians(ax: Any, width: float) -> None:
+    """Meridians and parallels. Left to itself cartopy finds hardly any meridian on a map over the dateline."""
+    step = next((step for step in (1, 2, 5, 10, 20, 30) if width / step <= 8), 60)
+    lines = ax.gridlines(draw_labels=["left", "bottom"], color="0.85", linewidth=0.5, xlocs=np.arange(-180, 180, step))
+    lines.xlabel_style = lines.ylabel_style = {"size": "small"}
+
+
+def _draw(ax: Any, frame: pd.DataFrame, centre: float, style: dict[str, Any], label: str) -> None:
+    for order, (_, one) in enumerate(frame.groupby("track_id")):
+        one = one.sort_values("time")
+        line = cut(_beside(one.lon.to_numpy(), centre), one.lat.to_numpy())
+        ax.plot(*line, label=None if order else label, **style)
 
 
 def cut(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
