@@ -91,9 +91,11 @@ def _beside(longitude: np.ndarray, centre: float) -> np.ndarray:
 
 
 def _box(places: pd.DataFrame, centre: float, margin: float) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top of the map, which is at least as wide as high."""
     x, y = _beside(places.lon.to_numpy(), centre), places.lat.to_numpy()
-    left, right = max(x.min() - margin, -180.0), min(x.max() + margin, 180.0)
-    return left, right, max(y.min() - margin, -90.0), min(y.max() + margin, 90.0)
+    bottom, top = max(y.min() - margin, -90.0), min(y.max() + margin, 90.0)
+    aside = max(margin, (top - bottom - np.ptp(x)) / 2)
+    return max(x.min() - aside, -180.0), min(x.max() + aside, 180.0), bottom, top
 
 
 def _meridians(ax: Any, width: float) -> None:

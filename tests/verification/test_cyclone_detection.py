@@ -93,6 +93,14 @@ def test_merging_is_that_of_all_pairs():
     assert counts["merged"] == len(places) - len(kept) > 100
 
 
+def test_the_first_column_is_beside_the_last():
+    values = rough((31, 60), seed=3)
+    latitude, longitude = np.arange(30, -31, -2.0), np.arange(60) * 6.0
+    found = minima(values, Mesh.of(on(values, latitude, longitude)))
+    turned = minima(np.roll(values, 30, axis=1), Mesh.of(on(values, latitude, longitude)))
+    assert np.array_equal(np.roll(found, 30, axis=1), turned) and found[:, [0, -1]].any()
+
+
 @pytest.mark.parametrize("longitude", [0.0, 359.0, 180.0, 0.4, 90.0])
 @pytest.mark.parametrize("latitude", [15.0, -20.0])
 def test_a_vortex_is_found_anywhere_on_the_circle(latitude, longitude):

@@ -142,6 +142,15 @@ def test_an_archive_on_disk_is_tracked(tmp_path):
     xr.testing.assert_identical(track(tmp_path / "fc.zarr"), track(fc))
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "together"), [([100, 103], [101], [0, 1, 0]), ([100], [101, 104], [0, 0, 1]), ([0.5], [359.5, 3.5], [0, 0, 1])]
+)
+def test_a_candidate_belongs_to_one_track_the_nearest(first, second, together):
+    times = [pd.Timestamp("2020-09-01")] * len(first) + [pd.Timestamp("2020-09-01T06")] * len(second)
+    points = pd.DataFrame({"time": times, "lat": 10.0, "lon": [*map(float, [*first, *second])]})
+    assert stitch(points, Rules()).tolist() == together
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.floats(0, 360), st.integers(0, 2**32 - 1))
 def test_joining_knows_neither_longitude_nor_order(turn, seed):

@@ -53,8 +53,8 @@ def test_the_parts_of_an_error(north, east, shift, along, across, longitude):
 
 
 def test_the_way_is_that_of_arrival_and_a_rest_keeps_it():
-    best = tracks_of({"lat": [0, 1, 1, 1, 1.0], "lon": [10, 10, 10, 10, 11.0]}, steps=5)
-    forecast = tracks_of({"lat": [0.5, 1.5, 1.5, 1.5, 1.0], "lon": [10, 10, 10, 10, 11.5]}, steps=5)
+    best = tracks_of({"lat": [0, 1, 1, 1, 1.0], "lon": [10, 10, 11, 11, 12.0]}, steps=5)
+    forecast = tracks_of({"lat": [0.5, 1.5, 1.0, 1.0, 1.0], "lon": [10, 10, 11.5, 11.5, 12.5]}, steps=5)
     np.testing.assert_allclose(track_errors(forecast, best).along, 0.5 * DEGREE, rtol=1e-3)
 
 
