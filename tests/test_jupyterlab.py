@@ -214,19 +214,21 @@ def test_a_notebook_trains_on_engines_forecasts_and_explores(lab, page, folder, 
     assert missing(archive), "the archive was full before the explorer was there"
     notebook.picture("filling")
 
-    was = shown(page, PLACE)
+    shown(page, PLACE)
+    was = places(page)
     figure = page.locator(".bk-Figure").first
     figure.scroll_into_view_if_needed()
     box = figure.bounding_box()
     page.mouse.click(box["x"] + 0.3 * box["width"], box["y"] + 0.3 * box["height"])
-    wait_until(lambda: place_of(shown(page, PLACE)) != place_of(was), "the plume of another place")
+    wait_until(lambda: set(places(page)) - set(was), "the plume of another place")
+    (place,) = set(places(page)) - set(was)
     page.locator(".noUi-handle").first.press("ArrowRight")
     shown(page, r"from 2005[^°]* lead 12 h")
 
     wait_until(lambda: not missing(archive), "a full archive", every=2.0)
-    plume = shown(page, rf": 8 of 8 members\n{PLACE}")
+    wait_until(lambda: "8 of 8 members" in places(page)[place], "the plume of all members")
     field = aeris.open_forecast(archive)["2m_temperature"].isel(time=0)
-    here = dict(zip(("latitude", "longitude"), place_of(plume), strict=True))
+    here = dict(zip(("latitude", "longitude"), place, strict=True))
     mean = field.sel(here, method="nearest").mean("number").values
     wait_until(lambda: any(np.allclose(line, mean) for line in columns(page, mean.size)), "the plume's mean to be that of the archive")
     notebook.picture("explored")
@@ -237,11 +239,11 @@ PLACE = r"\d°[NS], [\d.]+°[EW]"
 """How a title names a place."""
 
 
-def place_of(title: str) -> tuple[float, float]:
-    """Latitude and longitude, from 0 to 360, that a title names."""
-    found = re.search(r"([\d.]+)°([NS]), ([\d.]+)°([EW])", title)
-    assert found is not None
-    return float(found[1]) * (1 if found[2] == "N" else -1), float(found[3]) * (1 if found[4] == "E" else -1) % 360
+def places(page: Any) -> dict[tuple[float, float], str]:
+    """Latitude and longitude, from 0 to 360, that titles name, with the newest title of each; those of former plots stay on the page."""
+    found = [(title, re.search(r"([\d.]+)°([NS]), ([\d.]+)°([EW])", title)) for title in page.evaluate(TITLES)]
+    signs = {"N": 1, "S": -1, "E": 1, "W": -1}
+    return {(float(at[1]) * signs[at[2]], float(at[3]) * signs[at[4]] % 360): title for title, at in found if at}
 
 
 def columns(page: Any, length: int) -> list[list[float]]:

@@ -551,7 +551,7 @@ class Cluster:
         return specification if specification.layout.world <= left else specification.on(left)
 
     def restore(self) -> None:
-        """Starts engines in place of those that have gone, where engines can be started one by one."""
+        """Starts engines in place of those that have gone, where engines can be started one by one; what is still busy then is ended."""
         self._joined = ()
         if len(self.client.ids) < self.engines:
             self._end_stuck()

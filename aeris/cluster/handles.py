@@ -120,7 +120,8 @@ class Job:
         released: list[int] = []
         while not self._result.ready():
             self._result.wait(POLL)
-            released += self._engines.release(self._result._targets)
+            if self.specification.together:
+                released += self._engines.release(self._result._targets)
         try:
             self._result.get()
         except ipp.CompositeError as error:

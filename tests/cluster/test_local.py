@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -238,7 +239,7 @@ def test_who_waits_in_vain_for_a_lost_engine_is_ended_and_replaced(tmp_path, mon
     with aeris.Cluster.local(engines=2, directory=tmp_path / "ipython") as cluster:
         process = pid_of(cluster, 0)
         monkeypatch.setattr(cluster, "begin", lambda specification: cluster.client[sorted(cluster.client.ids)].apply_async(time.sleep, 600))
-        job = cluster._submit("sleeping", None, restarts=0)
+        job = cluster._submit("sleeping", SimpleNamespace(together=True), restarts=0)
         time.sleep(1)
         os.kill(process, signal.SIGKILL)
         killed = time.monotonic()
