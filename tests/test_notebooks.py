@@ -22,7 +22,7 @@ LARGEST_OUTPUT = 400_000
 SECONDS = 300
 """A cell that takes longer hangs; on two cores that do nothing else a whole notebook takes less than a minute."""
 
-FROM_A_NETWORK = r"<(?:script|link|img)[^>]*(?:src|href)=['\"]https?:[^>]*>|js_urls = \[\s*['\"]http"
+FROM_A_NETWORK = r"<(?:script|link|img)[^>]*(?:src|href)=['\"]https?:[^>]*>|js_urls = \[\s*['\"]http|\"url\":\s*\"https?:[^\"]*"
 """Where a page, or the script by which Bokeh loads others, names something that is not on this machine."""
 
 by_name = pytest.mark.parametrize("path", [*TUTORIALS, *NOTEBOOKS], ids=lambda path: path.stem)
