@@ -77,6 +77,7 @@ REGIONS: dict[str, Box] = {
     "tropics_land": Box(-20, 20, land=True),
     "extra-tropics_land": Box(-20, 20, outside=True, land=True),
 }
+"""The regions that are known by name."""
 
 Regions = Iterable[str] | Mapping[str, Box | xr.DataArray]
 """Names of :data:`REGIONS`, or regions by name: boxes, and shares of cells ``(latitude, longitude)``."""

@@ -21,6 +21,7 @@ AREA, MEMBERS = "area", "members"
 """Names under which the mean statistics carry the part of the globe that was averaged over, and how many members there were."""
 
 SEASONS = ("DJF", "MAM", "JJA", "SON")
+"""Three months each, by their initials."""
 
 
 def verify(
