@@ -34,6 +34,7 @@ from aeris.run import Run
 from aeris.swipe import Layout
 from aeris.training.checkpoint import Checkpoint
 from aeris.training.configuration import start_run
+from aeris.training.state import ask
 from aeris.training.trainer import configuration_of
 
 PREFIX = "aeris-"
@@ -459,6 +460,8 @@ class Cluster:
             checkpoint_every,
         )
         run = start_run(Path(out), configuration, store, layout)
+        if run.step < steps:
+            ask(run)
         return ClusterRun(run.path.absolute(), self._submit(f"training {run.path.name}", specification, restarts))
 
     def forecast(
