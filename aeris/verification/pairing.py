@@ -142,7 +142,7 @@ def pair(forecast: xr.Dataset | str | Path, truth: xr.Dataset) -> Pairing:
     """
     archive = open_archive(forecast)
     _need_dimensions("the truth", truth, ("time", *CELLS))
-    _same_grid("the truth", truth, archive)
+    need_same_grid("the truth", truth, archive)
     names = _common_variables(archive, truth)
     archive, truth = archive[names], truth[names]
     if "level" in archive.dims:
@@ -205,7 +205,8 @@ def _need_dimensions(owner: str, ds: xr.Dataset, dims: tuple[str, ...]) -> None:
         )
 
 
-def _same_grid(owner: str, ds: xr.Dataset, archive: xr.Dataset) -> None:
+def need_same_grid(owner: str, ds: xr.Dataset, archive: xr.Dataset) -> None:
+    """Raises a DataError where a dataset stands on another grid than the forecast."""
     theirs, ours = _grid_of(owner, ds), _grid_of("the forecast", archive)
     if not theirs.same_as(ours):
         raise DataError(
@@ -272,7 +273,7 @@ def need_cover(owner: str, ds: xr.Dataset, pairing: Pairing, dims: tuple[str, ..
     Raises:
         DataError: Its grid is another, or a variable or coordinate is missing; the error names it.
     """
-    _same_grid(owner, ds, pairing.forecast)
+    need_same_grid(owner, ds, pairing.forecast)
     absent = [name for name in pairing.variables if name not in ds]
     levels = ("level",) if "level" in pairing.forecast.dims else ()
     wanted = {dim: pairing.forecast.get_index(dim) for dim in (*dims, *levels)}
