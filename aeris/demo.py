@@ -79,10 +79,11 @@ def demo(out: str | Path = "demo", steps: int = 700, seed: int = 0, lead: str = 
     precision = _precision(out / "run")
     run = train(presets.tiny(), store, out / "run", steps=steps, batch=4, seed=seed, precision=precision)
     say(f"4/6  forecasting {MEMBERS} members for {SHOWN_DAYS} days, and from {STARTS - 1} other initial times for {lead}")
-    starts, length = _starts(truth), max(pd.Timedelta(days=SHOWN_DAYS), pd.Timedelta(lead))
+    starts = _starts(truth)
     how: dict[str, Any] = {"seed": seed, "precision": precision, "compile": True}
-    shown = forecast(run, truth, starts[:1], MEMBERS, length, out / "forecast.zarr", **how).load()
     others = forecast(run, truth, starts[1:], MEMBERS, lead, out / "scored.zarr", **how).load()
+    longest = max(pd.Timedelta(days=SHOWN_DAYS), pd.Timedelta(others.prediction_timedelta.values[-1]))
+    shown = forecast(run, truth, starts[:1], MEMBERS, longest, out / "forecast.zarr", **how).load()
     scored = xr.concat([shown.sel(prediction_timedelta=others.prediction_timedelta), others], "time")
     say("5/6  verifying against persistence, climatology and the optimum")
     scores = verify(scored, truth, ensemble_climatology(past), ("persistence", "climatology", "optimum"))

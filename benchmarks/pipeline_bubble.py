@@ -20,7 +20,7 @@ from torch import nn
 from aeris.device import choose
 from aeris.swipe import Groups, Layout, Pipeline, deferral
 from aeris.swipe.layout import STAGES_PER_RANK
-from aeris.swipe.pipeline import RoutedStage
+from aeris.swipe.routed_stage import RoutedStage
 
 PAUSE, PASSES, STEPS = 0.02, 8, 5
 

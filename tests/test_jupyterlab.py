@@ -214,8 +214,6 @@ def test_a_notebook_trains_on_engines_forecasts_and_explores(lab, page, folder, 
     shown(page, r"from 2005[^°]* lead 6 h")
     notebook.picture("filling")
 
-    wait_until(lambda: not missing(archive), "a full archive", every=2.0)
-    shown(page, r"8 of 8 members")
     was = places(page)
     figure = page.locator(".bk-Figure").first
     figure.scroll_into_view_if_needed()
@@ -223,6 +221,8 @@ def test_a_notebook_trains_on_engines_forecasts_and_explores(lab, page, folder, 
     page.mouse.click(box["x"] + 0.3 * box["width"], box["y"] + 0.3 * box["height"])
     wait_until(lambda: set(places(page)) - set(was), "the plume of another place")
     (place,) = set(places(page)) - set(was)
+    wait_until(lambda: not missing(archive), "a full archive", every=2.0)
+    shown(page, r"8 of 8 members")
     page.locator(".noUi-handle").first.press("ArrowRight")
     shown(page, r"from 2005[^°]* lead 12 h")
 
@@ -232,6 +232,7 @@ def test_a_notebook_trains_on_engines_forecasts_and_explores(lab, page, folder, 
     mean = field.sel(here, method="nearest").mean("number").values
     wait_until(lambda: any(np.allclose(line, mean) for line in columns(page, mean.size)), "the plume's mean to be that of the archive")
     notebook.picture("explored")
+    assert "Traceback" not in page.locator(".jp-Notebook").inner_text()
     notebook.run(end)
 
 

@@ -12,12 +12,10 @@ Shapes:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.pipelining import PipelineStage
-from torch.distributed.pipelining.schedules import get_schedule_class
 from torch.utils.checkpoint import checkpoint
 
 from aeris.device import Device, choose
@@ -26,6 +24,9 @@ from aeris.swipe.exchange import deal, held_quadrants, route, to_heads, to_seque
 from aeris.swipe.groups import Groups
 from aeris.swipe.layout import ZERO_BUBBLE, Coordinates, Layout, Shape, StagePlan, stage_plans
 from aeris.swipe.tokens import QUADRANTS, share
+
+if TYPE_CHECKING:
+    from aeris.swipe.routed_stage import RoutedStage
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Output and target of some samples to their part of the loss."""
@@ -242,41 +243,6 @@ def share_heads(block: nn.Module, groups: Groups) -> None:
     attention.mix = mix_shared
 
 
-class RoutedStage(PipelineStage):
-    """A pipeline stage that may send to another window and sequence rank's next stage.
-
-    Args:
-        stage: What it computes.
-        index: Its number.
-        routes: Rank that holds this rank's tokens at the neighbouring stages, by stage.
-        groups: This rank's place.
-        messages: Example of what it receives and of what it gives, on the meta device.
-        device: Where it computes.
-        deferral: Weight gradients that wait, for zero-bubble schedules.
-    """
-
-    def __init__(
-        self,
-        stage: Stage,
-        index: int,
-        routes: dict[int, int],
-        groups: Groups,
-        messages: tuple[tuple[Tensor, ...], Tensor],
-        device: torch.device,
-        deferral: Deferral | None,
-    ) -> None:
-        received, given = messages
-        later = None if deferral is None else deferral.take
-        super().__init__(
-            stage, index, groups.layout.stages, device, input_args=received, output_args=given, group=groups.pipeline, dw_builder=later
-        )
-        self.routes = routes
-        self.group = None  # peers are named by their rank in the world from here on
-
-    def _resolve_peer_global_rank(self, stage_idx: int) -> int:
-        return self.routes[stage_idx]
-
-
 class Pipeline:
     """All stages of one rank, and the order of their passes.
 
@@ -380,6 +346,9 @@ class Pipeline:
         self._loss = loss
         samples = len(next(iter(example[2].values())))
         if (count, samples) not in self._schedules:
+            # It takes longer to import than torch itself, and a process alone needs none.
+            from torch.distributed.pipelining.schedules import get_schedule_class
+
             kind = get_schedule_class(SCHEDULES[self.groups.layout.schedule])
             stages = [self._routed(index, example, samples) for index in self.stages]
             held = stages if self.groups.layout.stages_per_rank > 1 else stages[0]
@@ -387,6 +356,8 @@ class Pipeline:
         return self._schedules[count, samples]
 
     def _routed(self, index: int, example: Pass, samples: int) -> RoutedStage:
+        from aeris.swipe.routed_stage import RoutedStage
+
         stage, (inputs, target, _) = self.stages[index], example
         tokens = self.tokens(samples)
         received = tuple(tensor.to("meta") for tensor in inputs) if stage.plan.first else (tokens,)

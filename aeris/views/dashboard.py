@@ -28,7 +28,7 @@ from aeris.views.archive_reader import open_reader
 from aeris.views.coastline import coast_of
 from aeris.views.ensemble_statistics import Quantity, round_threshold
 from aeris.views.interactive_maps import PROJECTIONS, WIDTH, MapView, Picture, map_plane
-from aeris.views.repeating import Repeated
+from aeris.views.page_messages import FlexPage, Repeated
 from aeris.views.resampling import Plane
 from aeris.views.scene import Scene
 from aeris.views.sidebar import HOVMOLLER, SPECTRA, Sidebar
@@ -116,7 +116,7 @@ class Explorer(pn.viewable.Viewer):
         self._rooms = [pn.Column(min_width=640, min_height=440) for _ in self._drawings]
         self._tabs = pn.Tabs(*zip(self._drawings, self._rooms, strict=True), dynamic=True)
         picture = pn.Column(self._notice, self._map_pane, width=WIDTH + 120)
-        self.layout = pn.FlexBox(self._sidebar.box, picture, self._tabs, sizing_mode="stretch_width")  # in one row, two or three
+        self.layout = FlexPage(self._sidebar.box, picture, self._tabs, sizing_mode="stretch_width")  # in one row, two or three
         self._tabs.link(self, bidirectional=True, active="tab")
         self._connect()
         self._draw_all()

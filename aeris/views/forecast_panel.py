@@ -16,7 +16,7 @@ import xarray as xr
 from aeris.errors import AerisError, DataError
 from aeris.views.archive_reader import open_reader
 from aeris.views.dashboard import Explorer
-from aeris.views.repeating import Repeated
+from aeris.views.page_messages import ColumnPage, Repeated
 
 LOOK = 1.0
 """Seconds between two looks at the ledger of an archive that fills."""
@@ -95,7 +95,7 @@ class ForecastPanel(pn.viewable.Viewer):
         self._button = pn.widgets.Button(label="forecast", color="primary", on_click=lambda *_: self.start(), width=90)
         self._stop = pn.widgets.Button(label="stop", on_click=lambda *_: self.stop(), disabled=True, width=60)
         self._place = pn.Column(*([explorer] if explorer else []), sizing_mode="stretch_width")
-        self.layout = pn.Column(
+        self.layout = ColumnPage(
             pn.Card(self._fields(), self._notice, title="Forecast", sizing_mode="stretch_width"), self._place, sizing_mode="stretch_width"
         )
 
