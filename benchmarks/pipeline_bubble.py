@@ -22,7 +22,7 @@ from aeris.swipe import Groups, Layout, Pipeline, deferral
 from aeris.swipe.layout import STAGES_PER_RANK
 from aeris.swipe.routed_stage import RoutedStage
 
-PAUSE, PASSES, STEPS = 0.02, 8, 5
+PAUSE, PASSES, STEPS = 0.02, 8, 11
 
 
 @dataclass(frozen=True)
