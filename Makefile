@@ -1,7 +1,9 @@
 # make demo       a trained model, its forecast and its report in demo/, on any machine
 # make test       lint, types and all tests but the longest, in an environment of their own
 # make test-fast  the tests that take no more than seconds each
-# make test-all   every test: all layouts, notebooks, batch systems
+# make test-all   every test: all layouts, notebooks, batch systems, the documentation
+# make docs       the documentation with the notebooks' pictures, in docs/_build/html; the first time it runs them all
+# make docs-links whether the documentation's links into the network still lead somewhere
 #
 # PYTHON is the interpreter that makes the environment, VENV where it stands, OUT the folder of the demo, N the number of
 # test processes:  make test PYTHON=python3.13 VENV=/tmp/aeris N=8
@@ -17,9 +19,11 @@ install := $(bin)/python -m pip install -qq --disable-pip-version-check --no-com
 packages := pyproject.toml constraints.txt
 # Each test process computes on one thread; more would only take turns on the same cores.
 pytest := OMP_NUM_THREADS=1 $(bin)/python -m pytest -n $(N) --dist loadfile --no-loadscope-reorder
+# The whole repository is the source: pages refer to tutorials and the change log by their paths.
+sphinx := $(bin)/sphinx-build -W --keep-going -c docs .
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lint test test-fast test-all
+.PHONY: help demo lint test test-fast test-all docs docs-links
 
 help:
 	@sed -n 's/^# //p; /^$$/q' Makefile
@@ -35,7 +39,12 @@ $(VENV)/.views: $(packages) | $(bin)/python
 
 $(VENV)/.tests: $(packages) | $(bin)/python
 	@echo "Installing aeris and what its tests need into $(VENV); the first time this takes minutes"
-	$(install) -e '.[views,sources,extremes,test]'
+	$(install) -e '.[views,sources,extremes,test,docs]'
+	@touch $@ $(VENV)/.views $(VENV)/.docs
+
+$(VENV)/.docs: $(packages) | $(bin)/python
+	@echo "Installing aeris and what its documentation needs into $(VENV); the first time this takes minutes"
+	$(install) -e '.[views,sources,docs]'
 	@touch $@ $(VENV)/.views
 
 demo: $(VENV)/.views
@@ -54,3 +63,9 @@ test-fast: $(VENV)/.tests
 
 test-all: lint
 	$(pytest)
+
+docs: $(VENV)/.docs
+	$(sphinx) docs/_build/html
+
+docs-links: $(VENV)/.docs
+	$(sphinx) -b linkcheck -D nb_execution_mode=off docs/_build/links

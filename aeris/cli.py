@@ -219,7 +219,16 @@ def forecast(
     print(f"wrote {out}")
 
 
-def verify(forecast: Path, truth: str, out: Path, baselines: tuple[str, ...] = ("persistence",), climatology: str | None = None) -> None:
+def verify(
+    forecast: Path,
+    truth: str,
+    out: Path,
+    baselines: tuple[str, ...] = ("persistence",),
+    climatology: str | None = None,
+    metrics: tuple[str, ...] = (),
+    regions: tuple[str, ...] = (),
+    seasons: bool = False,
+) -> None:
     """Scores a forecast archive against the truth and writes the scores as Zarr.
 
     Args:
@@ -228,6 +237,9 @@ def verify(forecast: Path, truth: str, out: Path, baselines: tuple[str, ...] = (
         out: Zarr store of the scores.
         baselines: Of persistence, climatology and, on the simulated planet, optimum.
         climatology: Dataset of past states from which a climatology is made.
+        metrics: Scores to compute; left out, all that do not take long.
+        regions: Regions to average over, such as global, tropics or europe; left out, the globe.
+        seasons: Whether to average over the initial times of each season too.
     """
     import aeris
     from aeris.verification.climatology import ensemble_climatology
@@ -235,7 +247,16 @@ def verify(forecast: Path, truth: str, out: Path, baselines: tuple[str, ...] = (
 
     _refuse_existing(out)
     past = None if climatology is None else ensemble_climatology(aeris.open_era5(climatology))
-    scores = aeris.verify(forecast, aeris.open_era5(truth), past, baselines)
+    scores = aeris.verify(
+        forecast,
+        aeris.open_era5(truth),
+        past,
+        baselines,
+        metrics=metrics or None,
+        regions=regions or None,
+        seasons=seasons,
+        progress=True,
+    )
     write_scores(scores, out)
     print(f"wrote {out}")
 
@@ -286,8 +307,11 @@ def explore(
     port: int = 0,
     follow: bool = False,
     every: float = 10.0,
+    behind: str | None = None,
 ) -> None:
     """Serves maps, plumes, spectra and extremes of a forecast to a browser on this machine, until it is interrupted.
+
+    The address that is printed holds a secret, without which nothing is served.
 
     Args:
         forecast: The archive, of aeris or any in WeatherBench 2's shape, finished or not.
@@ -296,14 +320,28 @@ def explore(
         port: Port to serve on; 0 takes any that is free.
         follow: Look for new members by itself.
         every: Seconds between two such looks.
+        behind: Address, up to /lab, of the Jupyter server through whose jupyter-server-proxy the browser comes.
     """
-    from aeris.views.explorer import HERE, make_server
+    from aeris.views.explorer import make_server
 
-    server = make_server(forecast, truth, port, variable=variable, follow=follow, every=every)
-    server.start()
-    print(f"open http://{HERE}:{server.port} in a browser; Ctrl+C ends it", flush=True)
+    served = make_server(forecast, truth, port, behind, variable=variable, follow=follow, every=every)
+    served.server.start()
+    print(f"open {served.address} in a browser; Ctrl+C ends it", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
-        server.io_loop.start()
+        served.server.io_loop.start()
+
+
+def lab(out: Path = Path("aeris-lab"), port: int = 8888, browser: bool = True) -> None:
+    """Opens the tutorials in JupyterLab, on this machine alone and behind a token, until it is interrupted.
+
+    Args:
+        out: Folder that tutorials and notebooks are copied into; what is there already stays as it is.
+        port: Port to serve on; where it is taken, the next one that is free.
+        browser: Open a browser.
+    """
+    from aeris.lab import open_lab
+
+    open_lab(out, port, browser)
 
 
 def doctor() -> None:
@@ -330,6 +368,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verify,
     "plan": plan,
     "explore": explore,
+    "lab": lab,
     "doctor": doctor,
 }
 

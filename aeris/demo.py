@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from aeris import device as devices
@@ -36,7 +37,6 @@ MEMBERS = 8
 STARTS = 16
 APART_DAYS = 5
 SHOWN_DAYS = 5
-SHOWN_MEMBERS = 16
 COMPILING_STEPS = 3
 
 
@@ -78,11 +78,12 @@ def demo(out: str | Path = "demo", steps: int = 700, seed: int = 0, lead: str = 
     say(f"3/6  training for {steps} steps")
     precision = _precision(out / "run")
     run = train(presets.tiny(), store, out / "run", steps=steps, batch=4, seed=seed, precision=precision)
-    say(f"4/6  forecasting {SHOWN_MEMBERS} members for {SHOWN_DAYS} days, and {STARTS * MEMBERS} forecasts of {lead} to score")
-    starts = _starts(truth)
+    say(f"4/6  forecasting {MEMBERS} members for {SHOWN_DAYS} days, and from {STARTS - 1} other initial times for {lead}")
+    starts, length = _starts(truth), max(pd.Timedelta(days=SHOWN_DAYS), pd.Timedelta(lead))
     how: dict[str, Any] = {"seed": seed, "precision": precision, "compile": True}
-    shown = forecast(run, truth, starts[:1], SHOWN_MEMBERS, f"{SHOWN_DAYS}d", out / "forecast.zarr", **how)
-    scored = forecast(run, truth, starts, MEMBERS, lead, out / "scored.zarr", **how).load()
+    shown = forecast(run, truth, starts[:1], MEMBERS, length, out / "forecast.zarr", **how).load()
+    others = forecast(run, truth, starts[1:], MEMBERS, lead, out / "scored.zarr", **how).load()
+    scored = xr.concat([shown.sel(prediction_timedelta=others.prediction_timedelta), others], "time")
     say("5/6  verifying against persistence, climatology and the optimum")
     scores = verify(scored, truth, ensemble_climatology(past), ("persistence", "climatology", "optimum"))
     write_scores(scores, out / "scores.zarr")
@@ -98,7 +99,7 @@ def demo(out: str | Path = "demo", steps: int = 700, seed: int = 0, lead: str = 
         spectra=spectra,
         facts=_facts(summary, run.configuration, began),
         ranks=rank_histogram(scored, truth),
-        optimum=world.forecast(truth.sel(time=starts[:1]), list(shown.prediction_timedelta.values), SHOWN_MEMBERS),
+        optimum=world.forecast(truth.sel(time=starts[:1]), list(shown.prediction_timedelta.values), MEMBERS),
     )
     return Demo(report, summary)
 

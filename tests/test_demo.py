@@ -59,7 +59,7 @@ def test_one_channel_that_loses_at_one_lead_is_a_loss():
 @pytest.mark.slow
 def test_the_demo_leaves_what_it_promises(tmp_path, monkeypatch):
     """A demo of four steps and two initial times; called again, it only reads."""
-    for name, value in {"YEARS": 0.15, "STARTS": 2, "MEMBERS": 2, "APART_DAYS": 2, "SHOWN_DAYS": 1, "SHOWN_MEMBERS": 2}.items():
+    for name, value in {"YEARS": 0.15, "STARTS": 2, "MEMBERS": 2, "APART_DAYS": 2, "SHOWN_DAYS": 1}.items():
         monkeypatch.setattr(demo, name, value)
     done = demo.demo(tmp_path / "demo", steps=4, say=lambda line: None)
     names = {path.name for path in (tmp_path / "demo").iterdir() if not path.name.startswith(".")}

@@ -24,8 +24,8 @@ MAY_IMPORT = {
     "device": {"errors"},
     "run": {"errors"},
     "data": {"errors", "progress", "run"},
-    "verification": {"errors", "run", "data"},
-    "views": {"errors", "progress", "run", "data"},
+    "verification": {"errors", "progress", "run", "data"},
+    "views": {"errors", "progress", "run", "data", "verification"},
     "model": BASE,
     "diffusion": {*BASE, "model"},
     "swipe": {"errors", "device", "model"},
@@ -33,8 +33,9 @@ MAY_IMPORT = {
     "forecasting": {*BASE, "model", "diffusion", "swipe", "training", "interop"},
     "interop": {*BASE, "model", "diffusion", "swipe", "training", "forecasting"},
     "cluster": {*BASE, "model", "diffusion", "swipe", "training", "forecasting", "interop"},
+    "lab": {"errors"},
     "demo": {*BASE, "model", "diffusion", "swipe", "training", "forecasting", "interop", "cluster", "verification", "views"},
-    "cli": {*BASE, "model", "diffusion", "swipe", "training", "forecasting", "interop", "cluster", "verification", "views", "demo"},
+    "cli": {*BASE, "model", "diffusion", "swipe", "training", "forecasting", "interop", "cluster", "verification", "views", "demo", "lab"},
     "__main__": {"cli"},
 }
 """Rooms and the rooms that each may import. Those of one layer may import each other, in one direction."""

@@ -1,4 +1,4 @@
-"""The tutorials: every one runs from its first cell to its last, tells nothing of the machine, and is stored without outputs."""
+"""Tutorials and notebooks: each runs from its first cell to its last, and is stored without outputs and paths of a machine."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ import pytest
 import aeris
 
 ROOT = Path(__file__).parents[1]
-NOTEBOOKS = sorted((ROOT / "tutorials").glob("*.ipynb"))
+TUTORIALS = sorted((ROOT / "tutorials").glob("*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+ATTENDED = {"watch_training"}
+"""Notebooks for someone who looks and stops: run by themselves they train to the end. A browser goes through them, in another test."""
 LARGEST_OUTPUT = 400_000
 """Characters of a cell's output, of which a picture takes up to 250 000."""
 SECONDS = 300
 """A cell that takes longer hangs; on two cores that do nothing else a whole notebook takes less than a minute."""
 
-by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+FROM_A_NETWORK = r"<(?:script|link|img)[^>]*(?:src|href)=['\"]https?:[^>]*>|js_urls = \[\s*['\"]http|\"url\":\s*\"https?:[^\"]*"
+"""Where a page, or the script by which Bokeh loads others, names something that is not on this machine."""
+
+by_name = pytest.mark.parametrize("path", [*TUTORIALS, *NOTEBOOKS], ids=lambda path: path.stem)
 
 
 def of_this_machine(text: str) -> list[str]:
@@ -44,14 +50,15 @@ def test_the_reader_of_paths_sees_them():
     assert of_this_machine("gs://bucket/tmp/x and ../docs/usr/x, a/b, https://arxiv.org/home/x") == []
 
 
-def test_there_are_tutorials_and_each_is_listed():
-    assert len(NOTEBOOKS) >= 6
-    listed = (ROOT / "tutorials" / "README.md").read_text()
-    readme = (ROOT / "README.md").read_text()
-    for path in NOTEBOOKS:
-        assert re.fullmatch(r"\d\d_[a-z0-9_]+", path.stem)
-        assert f"]({path.name})" in listed
-        assert f"](tutorials/{path.name})" in readme
+def test_tutorials_are_numbered():
+    assert [path.stem[:3] for path in TUTORIALS] == [f"{number:02d}_" for number in range(1, len(TUTORIALS) + 1)]
+    assert len(TUTORIALS) >= 8 and len(NOTEBOOKS) >= 3
+
+
+@by_name
+def test_a_notebook_is_listed(path):
+    assert f"]({path.name})" in (path.parent / "README.md").read_text()
+    assert f"]({path.parent.name}/{path.name})" in (ROOT / "README.md").read_text()
 
 
 @by_name
@@ -59,7 +66,7 @@ def test_a_notebook_is_stored_clean(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert notebook.metadata.kernelspec.name == "python3"
-    assert notebook.cells[0].source.startswith(f"# {int(path.stem[:2])}. ")
+    assert notebook.cells[0].source.startswith(f"# {int(path.stem[:2])}. " if path in TUTORIALS else "# ")
     assert of_this_machine(path.read_text()) == []
     for cell in notebook.cells:
         assert outputs_of(cell) == []
@@ -74,19 +81,38 @@ def test_links_lead_somewhere(path):
         assert target.startswith("https://") or (path.parent / target).exists(), target
 
 
-@pytest.mark.slow
-@by_name
-def test_a_notebook_runs(path, tmp_path, monkeypatch):
+def run(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> nbformat.NotebookNode:
+    """A notebook and what its cells said, run in a folder of its own."""
     from nbclient import NotebookClient
 
     # The kernel, and the processes that it starts, take the package that is tested.
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(aeris.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]))
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(folder))
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+    return notebook
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_a_tutorial_runs(path, tmp_path, monkeypatch):
+    notebook = run(path, tmp_path, monkeypatch)
     for cell in notebook.cells:
         assert sum(map(len, outputs_of(cell))) < LARGEST_OUTPUT, cell.source
         told = "\n".join(outputs_of(cell, "text/"))
         assert of_this_machine(told) == [], cell.source
         assert "Warning" not in told, cell.source
     assert any(outputs_of(cell, "image/png") for cell in notebook.cells), "no picture"
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem not in ATTENDED], ids=lambda path: path.stem)
+def test_a_notebook_runs(path, tmp_path, monkeypatch):
+    """Its interactive pictures bring their scripts along, megabytes of them, and reach for no network."""
+    notebook = run(path, tmp_path, monkeypatch)
+    pages = [output for cell in notebook.cells for kind in ("text/html", "application/javascript") for output in outputs_of(cell, kind)]
+    for page in pages:
+        assert re.findall(FROM_A_NETWORK, page) == []
+    for cell in notebook.cells:
+        assert "Warning" not in "\n".join(outputs_of(cell, "text/stream")), cell.source
+    assert any("bokeh" in page or "data:image/png" in page for page in pages), "nothing interactive"

@@ -120,6 +120,8 @@ def test_the_version_is_one():
         ("test", ["ruff check", "ruff format --check", "mypy", 'pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not full"']),
         ("test-fast", ['-m "not slow and not full"']),
         ("test-all", ["pytest -n 2"]),
+        ("docs", ["'.[views,sources,docs]'", "sphinx-build -W --keep-going -c docs . docs/_build/html"]),
+        ("docs-links", ["-b linkcheck"]),
     ],
 )
 def test_make_would_run(tmp_path, target, words):
@@ -148,16 +150,22 @@ def test_the_script_of_the_tests_runs_in_an_environment_of_its_own():
     subprocess.run(["bash", "-n", script], check=True)
 
 
-@pytest.mark.slow
-def test_the_wheel_holds_code_types_and_assets(tmp_path):
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
     pytest.importorskip("setuptools", minversion="77", reason="the wheel is built with setuptools 77 or later")
-    source = tmp_path / "source"
-    shutil.copytree(ROOT / "aeris", source / "aeris", ignore=shutil.ignore_patterns("__pycache__"))
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    for name in ("aeris", "tutorials", "notebooks", "docs", "benchmarks"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    build = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--no-build-isolation", "--no-index", "-w", tmp_path, source]
+    build = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--no-build-isolation", "--no-index", "-w", folder, source]
     subprocess.run(build, check=True)
-    (wheel,) = tmp_path.glob("aeris-*.whl")
+    return next(folder.glob("aeris-*.whl"))
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_code_types_and_assets(wheel):
     held = set(zipfile.ZipFile(wheel).namelist())
     ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "aeris").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     assert ours <= held
@@ -165,3 +173,20 @@ def test_the_wheel_holds_code_types_and_assets(tmp_path):
     assert any(name.startswith("aeris/views/assets/") for name in held)
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in held)
     assert any(name.endswith("licenses/LICENSE") for name in held)
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_brings_its_tutorials(wheel, tmp_path):
+    """As `aeris lab` finds and copies them, in an environment that holds nothing else."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    install = [sys.executable, "-m", "pip", "--python", python, "install", "-qq", "--no-deps", "--no-index", "--no-compile", wheel]
+    subprocess.run(install, check=True)
+    code = "import sys; from pathlib import Path; from aeris import lab; print(lab.__file__); lab.copy_notebooks(Path(sys.argv[1]))"
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    asked = [python, "-c", code, tmp_path / "copied"]
+    said = subprocess.run(asked, env=alone, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert said.startswith(str(tmp_path / "venv"))
+    for name in ("tutorials/*.ipynb", "tutorials/README.md", "notebooks/*.ipynb", "docs/*.md"):
+        ours, copied = ({file.name for file in folder.glob(name)} for folder in (ROOT, tmp_path / "copied"))
+        assert ours and ours == copied

@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import time
 import uuid
 from collections import Counter
@@ -33,6 +34,7 @@ from aeris.run import Run
 from aeris.swipe import Layout
 from aeris.training.checkpoint import Checkpoint
 from aeris.training.configuration import start_run
+from aeris.training.state import ask
 from aeris.training.trainer import configuration_of
 
 PREFIX = "aeris-"
@@ -40,6 +42,8 @@ HEARTBEAT_MS = 1000
 """Milliseconds between two heartbeats that the controller asks of every engine."""
 MISSED = 5
 """Heartbeats that an engine may miss before it counts as gone."""
+LEAVE_WITHIN = 7.0
+"""Seconds in which engines end a job by themselves after a rank has gone; they find out who it was in four."""
 MANY = 100
 """Engines from which on the controller asks for a tenth of the heartbeats and gives engines longer to register."""
 
@@ -79,8 +83,7 @@ class Cluster:
             ConfigurationError: Less than one engine.
         """
         _check_engines(engines)
-        threads = threads or max(1, (os.cpu_count() or 1) // engines)
-        return cls(_cluster("local", engines, timeout, directory), engines, timeout, {"environment": {"OMP_NUM_THREADS": str(threads)}})
+        return cls(_cluster("local", engines, timeout, directory), engines, timeout, _local_options(engines, threads))
 
     @classmethod
     def mpi(
@@ -273,8 +276,10 @@ class Cluster:
                 f"Running are: {', '.join(sorted(found)) or 'none'}",
                 "Name one of them" if found else "Start one, for example aeris.Cluster.local(engines=4).start()",
             )
-        cluster = ipp.Cluster.from_file(cluster_file=str(found[name]))
+        cluster = ipp.Cluster.from_file(cluster_file=str(found[name]), log_level=logging.ERROR)
         attached = cls(cluster, cluster.n or 0)
+        if attached._replaceable:
+            attached._options = _local_options(attached.engines)
         attached._connect()
         return attached
 
@@ -346,36 +351,26 @@ class Cluster:
         self._client = self._cluster.connect_client_sync()
 
     def _await_engines(self, progress: bool) -> None:
-        """Waits engine by engine; engines that end before they register have failed."""
+        """Waits for the engines started last, engine by engine; those that end before all have registered have failed."""
         client, deadline = self.client, time.monotonic() + self._timeout
+        starting = list(self._cluster.engines.values())[-1]
         with tqdm(total=self.engines, desc="engines", unit="engine", disable=not progress) as bar:
             while (ready := len(client.ids)) < self.engines:
                 if ready > bar.n:
                     bar.update(ready - bar.n)
                 if launchers.queued(self._cluster.engines.values()):
                     deadline = time.monotonic() + self._timeout  # the queue takes the time that it takes
-                ended = [engines for engines in self._cluster.engines.values() if engines.state == "after"]
+                ended = launchers.ended(starting)
                 if ended or time.monotonic() > deadline:
                     raise ClusterError(
                         f"{self.engines - ready} of {self.engines} engines did not start"
                         + ("" if ended else f" within {self._timeout:.0f} s"),
-                        f"The last words of an engine: {self._last_words() or 'none'}",
+                        f"The last words of an engine: {launchers.last_words(starting)}",
                         "Mend what they say, or give a longer timeout",
                     )
                 time.sleep(0.1)
             bar.update(self.engines - bar.n)
         self.check_versions()
-
-    def _last_words(self) -> str:
-        """The end of the newest log of an engine."""
-        for engines in self._cluster.engines.values():
-            if isinstance(engines, launchers.JobEngines):
-                return engines.last_words()
-            output = getattr(engines, "get_output", None)
-            text = output(remove=False) if output else ""
-            if text and text.strip():
-                return text.strip().splitlines()[-1]
-        return ""
 
     def check_versions(self) -> list[dict[str, Any]]:
         """What every engine says of itself, in the order of the ranks.
@@ -465,6 +460,8 @@ class Cluster:
             checkpoint_every,
         )
         run = start_run(Path(out), configuration, store, layout)
+        if run.step < steps:
+            ask(run)
         return ClusterRun(run.path.absolute(), self._submit(f"training {run.path.name}", specification, restarts))
 
     def forecast(
@@ -557,12 +554,37 @@ class Cluster:
         return specification if specification.layout.world <= left else specification.on(left)
 
     def restore(self) -> None:
-        """Starts engines in place of those that have gone, where engines can be started one by one."""
+        """Starts engines in place of those that have gone, where engines can be started one by one; what is still busy then is ended."""
         self._joined = ()
+        if len(self.client.ids) < self.engines:
+            self._end_stuck()
         lost = self.engines - len(self.client.ids)
         if lost > 0 and self._replaceable:
             self._start_engines(lost)
             self._await_engines(progress=False)
+
+    def release(self, ranks: Sequence[int]) -> list[int]:
+        """Where a rank has gone, ends engines that wait for it in vain, and says which.
+
+        Args:
+            ranks: Engines that do a job together.
+        """
+        return [] if set(ranks) <= set(self.client.ids) else self._end_stuck()
+
+    def _end_stuck(self) -> list[int]:
+        """Ends engines that are still busy a while after another has gone: a wait inside a collective cannot be interrupted."""
+        end = time.monotonic() + LEAVE_WITHIN
+        while (stuck := self._busy()) and time.monotonic() < end:
+            time.sleep(0.2)
+        if stuck:
+            self.client.send_signal(signal.SIGKILL, stuck, block=True)
+        while set(stuck) & set(self.client.ids):
+            time.sleep(0.1)
+        return stuck
+
+    def _busy(self) -> list[int]:
+        status = self.client.queue_status()
+        return [engine for engine in self.client.ids if status.get(engine, {}).get("queue")]
 
     def interrupt(self) -> None:
         """Interrupts what the engines do."""
@@ -591,6 +613,12 @@ class Cluster:
 def _check_engines(engines: int) -> None:
     if engines < 1:
         raise ConfigurationError(f"engines={engines}", "A cluster has at least one engine", "Use for example engines=4")
+
+
+def _local_options(engines: int, threads: int | None = None) -> dict[str, Any]:
+    """What engines of this machine are started with: their share of the cores, and collectives that no other machine can reach."""
+    threads = threads or max(1, (os.cpu_count() or 1) // engines)
+    return {"environment": {"OMP_NUM_THREADS": str(threads), "GLOO_SOCKET_IFNAME": launchers.loopback()}}
 
 
 def _security(directory: str | Path | None) -> Path:

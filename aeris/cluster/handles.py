@@ -32,6 +32,9 @@ class Engines(Protocol):
     def interrupt(self) -> None:
         """Interrupts what the engines do."""
 
+    def release(self, ranks: Sequence[int]) -> list[int]:
+        """Where a rank has gone, ends engines that wait for it in vain, and says which."""
+
 
 class Job:
     """One job on a cluster, watched by a thread of this notebook.
@@ -114,30 +117,34 @@ class Job:
 
     def _outcome(self) -> AerisError | None:
         """Waits for the engines' answers; the failure that came first, if any did."""
+        released: list[int] = []
         while not self._result.ready():
             self._result.wait(POLL)
+            if self.specification.together:
+                released += self._engines.release(self._result._targets)
         try:
             self._result.get()
         except ipp.CompositeError as error:
-            return cause(self.name, error.elist, self._result._targets)
+            return cause(self.name, error.elist, self._result._targets, released)
         except ipp.error.RemoteError as error:
             return cause(self.name, [(error.ename, error.evalue, error.traceback, error.engine_info)], self._result._targets)
         return None
 
 
-def cause(name: str, failures: list[tuple[str, str, Any, Any]], ranks: list[int]) -> AerisError:
+def cause(name: str, failures: list[tuple[str, str, Any, Any]], ranks: list[int], released: Sequence[int] = ()) -> AerisError:
     """The one failure that explains the others.
 
     Args:
         name: What the job did.
         failures: Name, text, traceback and engine of each, as ipyparallel collects them.
         ranks: Engines in the order of their ranks.
+        released: Engines that were ended because they waited for one that has gone.
     """
     told = {(info or {}).get("engine_id"): (kind, text) for kind, text, _, info in failures}
     gone = [text for kind, text, _, _ in failures if kind == "EngineError"]
     if gone:
         witness = next((text for kind, text in told.values() if kind == "RankLost"), "")
-        silent = [f"rank {rank} (engine {engine})" for rank, engine in enumerate(ranks) if engine not in told]
+        silent = [f"rank {rank} (engine {engine})" for rank, engine in enumerate(ranks) if engine not in {*told, *released}]
         return EngineLost(
             f"{', '.join(silent) or 'An engine'} has gone while {name}" + (f"; the others say: {witness}" if witness else ""),
             "The ranks of a job work together, and none can go on without the others",

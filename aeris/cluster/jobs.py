@@ -23,6 +23,11 @@ class Specification:
 
     kind = ""
 
+    @property
+    def together(self) -> bool:
+        """Whether no rank can do anything without the others."""
+        return True
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {"kind": self.kind, **asdict(self)}
@@ -97,6 +102,11 @@ class ForecastSpecification(Specification):
     compile: bool
 
     kind = "forecast"
+
+    @property
+    def together(self) -> bool:
+        """Not where each rank draws members of its own."""
+        return self.layout.world > self.layout.dp
 
     def carry_out(self) -> str:
         """Draws this rank's part."""

@@ -79,6 +79,11 @@ def choose_address(interface: str | None = None, address: str | None = None) -> 
     return there[outward[0]] if outward else "127.0.0.1"
 
 
+def loopback() -> str:
+    """The name of the interface that leads to no other machine."""
+    return next((name for name, address in _addresses().items() if address == "127.0.0.1"), "lo")
+
+
 def _addresses() -> dict[str, str]:
     """The IPv4 address of each interface that is up; link-local ones reach nobody."""
     states = psutil.net_if_stats()
@@ -575,10 +580,6 @@ class JobEngines(Keyless, BatchEngineSetLauncher):
         path = Path(self.output_file)
         return path.read_text(errors="replace") if path.is_file() else ""
 
-    def last_words(self) -> str:
-        """The last lines that the job has printed, and where all of them are."""
-        return "\n".join([*self.get_output().strip().splitlines()[-QUOTED:], f"(job {self.job_id}, {self.output_file})"])
-
     def _ask(self) -> str:
         """Asks the batch system for the phase of the job."""
         raise NotImplementedError
@@ -656,6 +657,35 @@ def queued(launchers: Iterable[Any]) -> bool:
         if isinstance(launcher, JobEngines | MPIEngines) and launcher.poll() is None:
             phases.append(getattr(launcher, "phase", "running"))
     return "queued" in phases
+
+
+def ended(engines: Any) -> bool:
+    """Whether an engine of a set has ended, where each is a process of this machine; else whether all have.
+
+    Args:
+        engines: The launcher of the set.
+    """
+    for engine in list(getattr(engines, "launchers", {}).values()):
+        engine.poll()  # one that has ended is marked in its set
+    return engines.state == "after" or bool(_gone(engines))
+
+
+def last_words(engines: Any) -> str:
+    """The last lines that an engine has printed, one that has ended where there is one, and where all of its lines are.
+
+    Args:
+        engines: The launcher of a set of engines.
+    """
+    gone = _gone(engines)  # of these ipyparallel has kept the lines and removed the file
+    text = engines.outputs[gone[0]] if gone else engines.get_output(remove=False)
+    where = [f"job {engines.job_id}"] if isinstance(engines, JobEngines) else []
+    where += [engines.output_file] if engines.output_file else []
+    return "\n".join([*(text.strip().splitlines()[-QUOTED:] or ["none"]), *([f"({', '.join(where)})"] if where else [])])
+
+
+def _gone(engines: Any) -> list[str]:
+    """Which engines of a set, where each is a process of this machine, have ended."""
+    return list((engines.stop_data or {}).get("engines", {}))
 
 
 def end_session(leader: int) -> None:

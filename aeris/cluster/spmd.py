@@ -6,15 +6,18 @@ and output; the engine's process group is opened once and kept from job to job.
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import socket
+import traceback
 from importlib import metadata
 from typing import Any
 
 import torch.distributed as dist
 
 from aeris import device as devices
+from aeris.cluster import launchers
 from aeris.cluster.jobs import ForecastSpecification, Specification, TrainSpecification
 
 _store: dist.TCPStore | None = None
@@ -25,7 +28,7 @@ def describe() -> dict[str, Any]:
     """Who this engine is: host, process, versions, device."""
     return {
         "host": socket.gethostname(),
-        "address": _address(),
+        "address": launchers.choose_address(),
         "process": os.getpid(),
         "python": platform.python_version(),
         "aeris": metadata.version("aeris"),
@@ -39,15 +42,17 @@ def open_rendezvous(world: int, address: str) -> int:
 
     Args:
         world: Number of ranks.
-        address: The address by which the others reach this engine.
+        address: The address by which the others reach this engine; it listens on no other.
 
     Returns:
         The port that it listens on.
     """
     global _store
     leave()
-    _store = dist.TCPStore(address, 0, world, is_master=True, wait_for_workers=False)
-    return _store.port
+    listening = socket.create_server((address, 0))  # torch itself would listen on every address
+    port = int(listening.getsockname()[1])
+    _store = dist.TCPStore(address, port, world, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach())
+    return port
 
 
 def join(rank: int, world: int, local_rank: int, address: str, port: int) -> str:
@@ -96,12 +101,16 @@ def run(specification: dict[str, Any]) -> str:
         The directory of the run, or the archive.
     """
     kinds: dict[str, type[Specification]] = {"train": TrainSpecification, "forecast": ForecastSpecification}
-    return kinds[specification["kind"]].of_json(specification).carry_out()
-
-
-def _address() -> str:
-    """The address that this host's name stands for; loopback where it stands for none."""
     try:
-        return socket.gethostbyname(socket.gethostname())
-    except OSError:
-        return "127.0.0.1"
+        return kinds[specification["kind"]].of_json(specification).carry_out()
+    except BaseException as error:
+        _let_go(error)
+        raise
+
+
+def _let_go(failure: BaseException | None) -> None:
+    """Frees what the frames of a failure hold, which an engine keeps: other ranks wait on a connection for as long as it is open."""
+    while failure is not None:
+        traceback.clear_frames(failure.__traceback__)
+        failure = failure.__cause__ or failure.__context__
+    gc.collect()

@@ -206,6 +206,7 @@ def _create_variable(root: zarr.Group, name: str, levels: list[int | None], arch
         chunks=(1, member_chunk, 1, *level_chunk, *tile),
         shards=(1, archive.group, 1, *level, rows, columns),
         dtype="float32",
+        compressors=None,  # of a forecast it saves a few per cent, and costs a map of all members half of its time
         fill_value=np.nan,
         dimension_names=("time", "number", "prediction_timedelta", *("level",) * len(level), "latitude", "longitude"),
         attributes={"units": variable.units, "long_name": variable.long_name},

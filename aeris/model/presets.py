@@ -77,7 +77,7 @@ class SamplingRecipe:
     """
 
     solver: Literal["heun", "dpm2s", "dpm2m"] = "dpm2m"
-    steps: int = 8
+    steps: int = 7
     noise: tuple[float, float] = (0.1, 200.0)
     rho: float = 10.0
     churn: float = 0.0

@@ -15,19 +15,26 @@ from aeris.run import STATE, STOP, Run
 from aeris.swipe import Groups
 
 
+def ask(run: Run) -> None:
+    """Writes that a run was asked for, so that a stop that comes before its first step is heard. Earlier requests to stop are dropped."""
+    (run.path / STOP).unlink(missing_ok=True)
+    _write(run, {"state": "started"})
+
+
 @contextmanager
 def told(run: Run, groups: Groups, device: Device, precision: str) -> Iterator[None]:
     """Writes that a run is running, and afterwards that it has finished, was stopped, or failed and why.
 
     Args:
-        run: The run; earlier requests to stop it are dropped.
+        run: The run. Requests to stop it are dropped unless they came after it was asked for.
         groups: This rank's place; the first rank writes, and of a failure every rank that learns of it.
         device: What it computes on, whose peak is measured so that the speed of a step can be told as a share of it.
         precision: Dtype of the activations.
     """
     content = {"host": socket.gethostname(), "process": os.getpid(), "ranks": groups.layout.world}
     if groups.rank == 0:
-        (run.path / STOP).unlink(missing_ok=True)
+        if run.state["state"] != "started":
+            ask(run)
         content["peak_tflops"] = device.peak_tflops(precision)
         _write(run, {"state": "running", **content})
     try:

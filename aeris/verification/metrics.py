@@ -25,7 +25,7 @@ def error(case: Case) -> xr.Variable:
 
 
 def absolute_error(case: Case) -> xr.Variable:
-    """|x̄ − y|."""
+    """``|x̄ − y|``."""
     return abs(case.mean - case.truth)
 
 
@@ -56,13 +56,18 @@ def expected_squared_error(case: Case) -> xr.Variable:
 def fair_crps(case: Case) -> xr.Variable:
     """Continuous ranked probability score, free of the bias of a small ensemble (Ferro 2014, https://doi.org/10.1002/qj.2270).
 
-    E|x_m − y| − Σ_mn |x_m − x_n| / (2 M (M − 1)); for one member the absolute error.
+    ``E|x_m − y| − Σ_mn |x_m − x_n| / (2 M (M − 1))``; for one member the absolute error.
     """
     if not (case.count > 1).any():
         return absolute_error(case)
     members, truth = xr.DataArray(case.members), xr.DataArray(case.truth)
     crps = crps_for_ensemble(members, truth, "number", method="fair", preserve_dims=truth.dims).variable
     return crps if (case.count > 1).all() else crps.where(case.count > 1, absolute_error(case))
+
+
+def debiased_squared_error(case: Case) -> xr.Variable:
+    """(x̄ − y)² − variance/M: what the squared error would be on average with endless members, as WeatherBench 2 has it."""
+    return squared_error(case) - case.variance / case.count.where(case.count > 0)
 
 
 def anomaly_product(case: Case) -> xr.Variable:
@@ -86,6 +91,7 @@ STATISTICS: dict[str, Callable[[Case], xr.Variable]] = {
         error,
         absolute_error,
         squared_error,
+        debiased_squared_error,
         member_squared_error,
         variance,
         expected_squared_error,
@@ -95,6 +101,46 @@ STATISTICS: dict[str, Callable[[Case], xr.Variable]] = {
         squared_true_anomaly,
     )
 }
+"""Statistics by name, which a score is made of."""
+
+
+def energy_score(case: Case, shares: np.ndarray) -> np.ndarray:
+    """Energy score of whole fields, free of the bias of a small ensemble (Gneiting & Raftery 2007,
+    https://doi.org/10.1198/016214506000001437, section 4.3).
+
+    E‖x_m − y‖ − Σ_mn ‖x_m − x_n‖ / (2 M (M − 1)), the norm being the root of the weighted mean square over the cells; for one
+    member its distance from the truth.
+
+    Args:
+        case: The case.
+        shares: Weights of the cells, ``(region, cells)``.
+
+    Returns:
+        ``(region, prediction_timedelta, [level])``; NaN where no member is there, or the truth is known nowhere in a region.
+    """
+    shape = case.count.shape
+    errors = (case.members - case.truth).transpose("number", *case.truth.dims).values.reshape(case.members.sizes["number"], *shape, -1)
+    known = case.known.transpose(*case.truth.dims).values.reshape(*shape, -1)
+    score = np.full((len(shares), *shape), np.nan)
+    for place in np.ndindex(*shape):
+        there = np.where(known[place], errors[(slice(None), *place)], 0.0)
+        there = there[~np.isnan(there).any(axis=1)]
+        for region, share in enumerate(shares * known[place]):
+            if len(there) and share.sum() > 0:
+                score[(region, *place)] = _energy_of(there, share / share.sum())
+    return score
+
+
+def _energy_of(errors: np.ndarray, weights: np.ndarray) -> float:
+    """Energy score of the errors of members ``(number, cells)``. Distances come from one product of matrices."""
+    products = (errors * weights) @ errors.T
+    squares, count = np.diag(products), len(errors)
+    apart = np.sqrt(np.maximum(squares[:, None] + squares - 2 * products, 0.0))
+    return float(np.sqrt(squares).mean() - (apart.sum() / (2 * count * (count - 1)) if count > 1 else 0.0))
+
+
+FIELD_STATISTICS: dict[str, Callable[[Case, np.ndarray], np.ndarray]] = {"energy_score": energy_score}
+"""Statistics of whole fields, which are no means over cells."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +153,8 @@ class Metric:
         of_means: The score from those means.
         in_units: Whether it has the unit of the variable; else it has none.
         needs_climatology: Whether its statistics need a climatology.
+        needs_members: Whether it says nothing of a single member.
+        on_request: Whether it is left out unless it is named, because it takes long.
     """
 
     long_name: str
@@ -114,6 +162,8 @@ class Metric:
     of_means: Callable[..., xr.DataArray]
     in_units: bool = True
     needs_climatology: bool = False
+    needs_members: bool = False
+    on_request: bool = False
 
 
 def _itself(mean: xr.DataArray) -> xr.DataArray:
@@ -122,6 +172,12 @@ def _itself(mean: xr.DataArray) -> xr.DataArray:
 
 METRICS: dict[str, Metric] = {
     "rmse": Metric("root mean square error of the ensemble mean", ("squared_error",), np.sqrt),
+    "rmse_debiased": Metric(
+        "root mean square error of the ensemble mean, freed of what a small ensemble adds",
+        ("debiased_squared_error",),
+        lambda squared: np.sqrt(squared.clip(min=0.0)),
+        needs_members=True,
+    ),
     "rmse_member": Metric("root mean square error of a member", ("member_squared_error",), np.sqrt),
     "mae": Metric("mean absolute error of the ensemble mean", ("absolute_error",), _itself),
     "bias": Metric("bias of the ensemble mean", ("error",), _itself),
@@ -133,11 +189,14 @@ METRICS: dict[str, Metric] = {
         needs_climatology=True,
     ),
     "crps": Metric("fair continuous ranked probability score", ("fair_crps",), _itself),
-    "spread": Metric("ensemble spread", ("variance",), np.sqrt),
+    "energy_score": Metric("energy score of the whole field", ("energy_score",), _itself, on_request=True),
+    "spread": Metric("ensemble spread", ("variance",), np.sqrt, needs_members=True),
     "spread_skill": Metric(
         "spread over error, corrected for the ensemble size",
         ("expected_squared_error", "squared_error"),
         lambda expected, squared: np.sqrt(expected / squared),
         in_units=False,
+        needs_members=True,
     ),
 }
+"""Scores by name."""

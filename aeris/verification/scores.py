@@ -9,14 +9,19 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from aeris.errors import DataError
+from aeris.errors import ConfigurationError, DataError
+from aeris.progress import tqdm
 from aeris.verification.baselines import Others, System, climatological, systems_of
 from aeris.verification.climatology import Climatology, climatology_of
-from aeris.verification.metrics import METRICS, STATISTICS, Metric
-from aeris.verification.pairing import CELLS, NO_CLIMATOLOGY, Case, Pairing, Piece, pair, pieces, read_case
+from aeris.verification.metrics import FIELD_STATISTICS, METRICS, STATISTICS, Metric
+from aeris.verification.pairing import LEAD, NO_CLIMATOLOGY, Case, Pairing, Piece, pair, pieces, read_case
+from aeris.verification.regions import Regions, cell_weights, region_weights
 
 AREA, MEMBERS = "area", "members"
 """Names under which the mean statistics carry the part of the globe that was averaged over, and how many members there were."""
+
+SEASONS = ("DJF", "MAM", "JJA", "SON")
+"""Three months each, by their initials."""
 
 
 def verify(
@@ -24,12 +29,18 @@ def verify(
     truth: xr.Dataset,
     climatology: xr.Dataset | Climatology | None = None,
     baselines: Iterable[str | Others] | str | Others = ("persistence",),
+    *,
+    metrics: Iterable[str] | None = None,
+    regions: Regions | None = None,
+    seasons: bool = False,
+    progress: bool = False,
 ) -> xr.Dataset:
     """Scores an ensemble forecast and its baselines against the truth.
 
-    Statistics are averaged over the globe, by cell area, and over initial times; a score is made of the averages. Cells where the
-    truth is missing (sea surface temperature over land) are left out with their area. A member that is missing at some initial time
-    and lead is left out there; where the forecast has none, the baselines are not scored either. The archive is read piece by piece.
+    Statistics are averaged over the globe or a region, by cell area, and over initial times; a score is made of the averages. Cells
+    where the truth is missing (sea surface temperature over land) are left out with their area. A member that is missing at some
+    initial time and lead is left out there; where the forecast has none, the baselines are not scored either. The archive is read
+    piece by piece.
 
     Args:
         fc: Forecast archive ``(time, number, prediction_timedelta, [level,] latitude, longitude)``, or the path of one.
@@ -39,24 +50,76 @@ def verify(
             whose ``time`` are the valid times, or `aeris.verification.climatology.ensemble_climatology` of past states.
         baselines: ``"persistence"`` (the truth at the initial time, held), ``"climatology"``, ``"optimum"`` (the exact forecast of
             the simulated planet), and mappings of further names to forecast archives.
+        metrics: Which of `aeris.verification.metrics.METRICS`; None takes all that need no more than one pass over the cells.
+        regions: Over which to average besides each other: names of `aeris.verification.regions.REGIONS`, or regions by name.
+        seasons: Whether to average over the initial times of each season too.
+        progress: Whether to show a progress bar.
 
     Returns:
-        Dataset with variables ``{score}.{variable}``, the scores being those of `aeris.verification.metrics.METRICS` (``acc`` only
-        with a climatology), and dimensions ``system`` (``"forecast"``, then the baselines), ``prediction_timedelta`` and, where the
-        variable has one, ``level``. Spread and its ratio to the error are NaN for one member. The attributes say how many initial
-        times and members there were, and how many members were missing.
+        Dataset with variables ``{score}.{variable}`` (``acc`` only with a climatology) and dimensions ``system`` (``"forecast"``,
+        then the baselines), ``prediction_timedelta``, ``level`` where the variable has one, ``region`` where regions were given and
+        ``season`` (``"all"``, then those that occur). What an ensemble of one cannot have is NaN, and left out where no system has
+        it. The attributes say how many initial times and members there were, how many members were missing, and what was left out.
 
     Raises:
         DataError: Forecast, truth, climatology or a baseline do not fit together, or no member of the forecast is there.
-        ConfigurationError: A baseline is unknown, or lacks what it needs.
+        ConfigurationError: A baseline, metric or region is unknown, or lacks what it needs.
         StoreError: There is no archive at the path given.
+    """
+    means = mean_statistics(fc, truth, climatology, baselines, metrics=metrics, regions=regions, progress=progress)
+    return scores_of(means, seasons=seasons)
+
+
+def mean_statistics(
+    fc: xr.Dataset | str | Path,
+    truth: xr.Dataset,
+    climatology: xr.Dataset | Climatology | None = None,
+    baselines: Iterable[str | Others] | str | Others = ("persistence",),
+    *,
+    metrics: Iterable[str] | None = None,
+    regions: Regions | None = None,
+    progress: bool = False,
+) -> xr.Dataset:
+    """What scores are made of: statistics averaged over the globe or regions, each initial time by itself.
+
+    Arguments and errors are those of `verify`.
+
+    Returns:
+        Dataset of the compared variables, ``(statistic, system, time, prediction_timedelta, [level,] [region])``. Besides the
+        statistics there are ``"area"``, the part of the globe that was averaged over, and ``"members"``, how many there were.
     """
     pairing = pair(fc, truth)
     normal = None if climatology is None else climatological(pairing, climatology_of(climatology))
-    means = global_means(pairing, systems_of(pairing, truth, normal, baselines), normal)
-    members = pairing.forecast.sizes["number"]
-    attributes = {"initial_times": len(pairing.times), "members": members, "missing_members": _missing_members(means, members)}
-    return scores_of(means).assign_attrs(attributes, weights="cell area")
+    chosen = _chosen_metrics(metrics, normal)
+    systems = systems_of(pairing, truth, normal, baselines)
+    shares = None if regions is None else region_weights(regions, truth)
+    means = [
+        means_from(pairing, systems, normal, time, chosen, shares)
+        for time in tqdm(pairing.times, desc="verifying", unit="start", disable=not progress)
+    ]
+    return xr.concat(means, "time", combine_attrs="override").assign_attrs(members=pairing.forecast.sizes["number"])
+
+
+def _chosen_metrics(names: Iterable[str] | None, normal: System | None) -> dict[str, Metric]:
+    """The metrics of those names; without names, all that are possible and do not take long."""
+    if names is None:
+        return {
+            name: metric
+            for name, metric in METRICS.items()
+            if not metric.on_request and (normal is not None or not metric.needs_climatology)
+        }
+    names = [names] if isinstance(names, str) else list(names)
+    unknown = [name for name in names if name not in METRICS]
+    if unknown or not names:
+        raise ConfigurationError(f"metrics={names}", f"A metric is one of {', '.join(METRICS)}", "Use for example metrics=['rmse', 'crps']")
+    lacking = [name for name in names if METRICS[name].needs_climatology and normal is None]
+    if lacking:
+        raise ConfigurationError(
+            f"The metric {lacking[0]!r} without a climatology",
+            "An anomaly is taken from a climatology",
+            "Give climatology=..., or leave it out",
+        )
+    return {name: METRICS[name] for name in names}
 
 
 def write_scores(scores: xr.Dataset, path: str | Path) -> None:
@@ -64,40 +127,54 @@ def write_scores(scores: xr.Dataset, path: str | Path) -> None:
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
     # Text of fixed length has no place in the specification of Zarr 3; text of any length has.
-    named = scores.assign_coords(system=scores.system.astype(object))
+    named = scores.assign_coords({name: one.astype(object) for name, one in scores.coords.items() if one.dtype.kind == "U"})
     named.to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
     shutil.rmtree(path, ignore_errors=True)
     partial.rename(path)
 
 
-def global_means(pairing: Pairing, systems: Mapping[str, System], normal: System | None = None) -> xr.Dataset:
-    """Statistics averaged over the globe, by cell area, each initial time by itself.
+def means_from(
+    pairing: Pairing,
+    systems: Mapping[str, System],
+    normal: System | None,
+    time: np.datetime64,
+    metrics: Mapping[str, Metric],
+    shares: xr.DataArray | None = None,
+) -> xr.Dataset:
+    """The part of `mean_statistics` that belongs to one initial time.
 
     Args:
         pairing: What is compared.
         systems: The forecast, which comes first, and its baselines.
         normal: The climatology, for the statistics of anomalies.
-
-    Returns:
-        Dataset of the compared variables, ``(statistic, system, time, prediction_timedelta, [level])``. Besides the statistics there
-        are ``"area"``, the part of the globe that was averaged over, and ``"members"``, how many members there were.
+        time: The initial time.
+        metrics: The metrics whose statistics are needed.
+        shares: Share of each cell that belongs to each region, ``(region, latitude, longitude)``; None is the globe.
     """
-    statistics = [name for name in STATISTICS if any(name in metric.statistics for metric in _metrics(normal))]
-    leading = {"statistic": [*statistics, AREA, MEMBERS], "system": list(systems), "time": pairing.times}
+    names = list(dict.fromkeys(statistic for metric in metrics.values() for statistic in metric.statistics))
+    regions = {} if shares is None else {"region": shares.region.values}
+    weights = cell_weights(pairing.cell_area, shares, pairing.truth.sizes["longitude"])
+    leading = {"statistic": [*names, AREA, MEMBERS], "system": list(systems), "time": [time], **regions}
     means = {name: pairing.room(name, leading, np.nan) for name in pairing.variables}
-    for step, time in enumerate(pairing.times):
-        for order, name, piece, case in _cases(pairing, systems, normal, time):
-            weights = (pairing.cell_area * case.known).transpose(*case.truth.dims)
-            averages = [_average(STATISTICS[statistic](case), case.known, weights) for statistic in statistics]
-            means[name][{"system": order, "time": step} | piece] = np.stack([*averages, weights.mean(CELLS), case.count])
+    for order, name, piece, case in _cases(pairing, systems, normal, time):
+        values = np.stack(list(_averages(case, names, weights)))
+        means[name][{"system": order, "time": 0} | piece] = values if regions else values[:, 0]
     return xr.Dataset(means)
 
 
-def _average(field: xr.Variable, known: xr.Variable, weights: xr.Variable) -> np.ndarray:
-    """Weighted mean over the globe where the truth is known; NaN where it is known nowhere."""
-    filled = np.where(known, field.transpose(*known.dims), 0.0)
-    total = weights.sum(CELLS)
-    return np.einsum("...yx,...yx->...", filled, weights) / total.where(total > 0)
+def _averages(case: Case, statistics: Iterable[str], weights: np.ndarray) -> Iterator[np.ndarray]:
+    """Averages of the statistics of a case, then the part of the globe, then the members: each ``(region, lead, [level])``."""
+    known = case.known.values.reshape(*case.count.shape, -1)
+    total = np.moveaxis(known.astype(float) @ weights.T, -1, 0)
+    for name in statistics:
+        if name in FIELD_STATISTICS:
+            yield FIELD_STATISTICS[name](case, weights)
+            continue
+        field = STATISTICS[name](case).transpose(*case.truth.dims).values.reshape(known.shape)
+        summed = np.moveaxis(np.where(known, field, 0.0) @ weights.T, -1, 0)
+        yield summed / np.where(total > 0, total, np.nan)
+    yield total / known.shape[-1]
+    yield np.broadcast_to(case.count.values, total.shape)
 
 
 def _cases(
@@ -118,30 +195,55 @@ def _cases(
                 yield order, name, piece, case
 
 
-def _metrics(normal: System | None) -> list[Metric]:
-    return [metric for metric in METRICS.values() if normal is not None or not metric.needs_climatology]
-
-
-def scores_of(means: xr.Dataset) -> xr.Dataset:
+def scores_of(means: xr.Dataset, seasons: bool = False) -> xr.Dataset:
     """The scores from mean statistics: these are averaged over initial times first.
 
     Args:
-        means: As `global_means` returns them, or a part of their initial times.
+        means: As `mean_statistics` returns them, or a part of their initial times.
+        seasons: Whether to average over the initial times of each season too.
 
     Returns:
-        Dataset with variables ``{score}.{variable}`` without ``time``.
+        What `verify` returns.
+
+    Raises:
+        DataError: No member of the forecast is there.
     """
+    several = {str(most.system.item()): int(most) for most in _most_members(means)}
+    possible = {name: metric for name, metric in METRICS.items() if set(metric.statistics) <= set(means.statistic.values)}
+    absent = [name for name, metric in possible.items() if metric.needs_members and max(several.values()) < 2]
+    parts = {"all": means}
+    if seasons:
+        by_season = dict(iter(means.groupby("time.season")))
+        parts |= {season: by_season[season] for season in SEASONS if season in by_season}
+    scores = [_scores_over_time(part, [name for name in possible if name not in absent]) for part in parts.values()]
+    single = [name for name, most in several.items() if most == 1]
+    attributes = {
+        "initial_times": means.sizes["time"],
+        "members": means.attrs["members"],
+        "missing_members": _missing_members(means, means.attrs["members"]),
+        "weights": "cell area",
+    }
+    if single:
+        left = [name for name, metric in possible.items() if metric.needs_members]
+        attributes["left_out"] = f"{', '.join(left)} of {', '.join(single)}: one member has no spread"
+    joined = (
+        xr.concat(scores, xr.Variable("season", np.array(list(parts), dtype=object)), combine_attrs="override") if seasons else scores[0]
+    )
+    return joined.assign_attrs(attributes)
+
+
+def _scores_over_time(means: xr.Dataset, names: Iterable[str]) -> xr.Dataset:
     scores = {}
-    for name, statistics in means.items():
+    for variable, statistics in means.items():
         area = statistics.sel(statistic=AREA, drop=True)
-        for score, metric in METRICS.items():
-            if set(metric.statistics) <= set(means.statistic.values):
-                values = metric.of_means(*_over_time(statistics.sel(statistic=list(metric.statistics)), area))
-                scores[f"{score}.{name}"] = values.assign_attrs(_score_attributes(metric, statistics))
+        for name in names:
+            metric = METRICS[name]
+            values = metric.of_means(*over_time(statistics.sel(statistic=list(metric.statistics)), area))
+            scores[f"{name}.{variable}"] = values.assign_attrs(_score_attributes(metric, statistics))
     return xr.Dataset(scores)
 
 
-def _over_time(statistics: xr.DataArray, area: xr.DataArray) -> list[xr.DataArray]:
+def over_time(statistics: xr.DataArray, area: xr.DataArray) -> list[xr.DataArray]:
     """Means over the initial times at which all of the statistics are there, so that a ratio of them compares like with like."""
     together = area.where(statistics.notnull().all("statistic")).fillna(0.0)
     means = statistics.weighted(together).mean("time")
@@ -152,6 +254,12 @@ def _score_attributes(metric: Metric, field: xr.DataArray) -> dict[str, str]:
     return {"units": field.attrs["units"] if metric.in_units else "1", "long_name": f"{metric.long_name}, {field.attrs['long_name']}"}
 
 
+def _most_members(means: xr.Dataset) -> xr.DataArray:
+    """The most members that each system has anywhere."""
+    counts = [field.sel(statistic=MEMBERS, drop=True) for field in means.values()]
+    return xr.concat([count.max([dim for dim in count.dims if dim != "system"]) for count in counts], "variable").max("variable")
+
+
 def _missing_members(means: xr.Dataset, members: int) -> int:
     """How many members were missing, summed over initial times and leads; one that lacks a variable or level counts as missing.
 
@@ -159,7 +267,7 @@ def _missing_members(means: xr.Dataset, members: int) -> int:
         DataError: There was none at all.
     """
     counts = [field.sel(statistic=MEMBERS, system="forecast") for field in means.values()]
-    fewest = np.min([count.min("level") if "level" in count.dims else count for count in counts], axis=0)
+    fewest = np.min([count.min([dim for dim in count.dims if dim not in ("time", LEAD)]) for count in counts], axis=0)
     if not fewest.any():
         raise DataError(
             "No member of the forecast is there",

@@ -1,6 +1,6 @@
 """Spectra: how much of a field's variance each spherical-harmonic degree holds.
 
-With orthonormal harmonics f = Σ_lm a_lm Y_lm the power of degree l is p_l = Σ_m |a_lm|² / 4π, all orders m = -l..l counted, so that
+With orthonormal harmonics f = Σ_lm a_lm Y_lm the power of degree l is ``p_l = Σ_m |a_lm|² / 4π``, all orders m = -l..l counted, so that
 Σ_l p_l is the mean of f² over the globe (Parseval). The transforms are those of ducc0, which are exact for fields without degrees
 above the largest that the grid resolves.
 """

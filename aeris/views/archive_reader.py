@@ -35,6 +35,7 @@ class ForecastReader:
         forecast: The archive.
         path: Where it stands.
         members: ``members(channel, time, lead)`` gives the members that are there, ``(number, latitude, longitude)``.
+        first: ``first(channel, time, lead, most)`` gives the first of them.
         member: ``member(channel, time, lead, number)`` gives one of them, with ``number`` of length one, or of none where it is not there.
         series: ``series(channel, time, place)`` gives ``(number, prediction_timedelta)`` at the cell nearest to a place.
         band: ``band(channel, time, south, north)`` gives the mean over a band, ``(number, prediction_timedelta, longitude)``.
@@ -43,6 +44,7 @@ class ForecastReader:
     def __init__(self, forecast: xr.Dataset, leads_done: np.ndarray | None = None, path: Path | None = None) -> None:
         self.forecast, self.path, self._leads_done = _checked(forecast), path, leads_done
         self.members = lru_cache(maxsize=2)(self._members)
+        self.first = lru_cache(maxsize=8)(self._first)
         self.member = lru_cache(maxsize=16)(self._member)
         self.series = lru_cache(maxsize=16)(self._series)
         self.band = lru_cache(maxsize=4)(self._band)
@@ -77,6 +79,15 @@ class ForecastReader:
         """Levels of a variable in hPa; none where it has none."""
         return self.forecast.level.values.tolist() if "level" in self.forecast[variable].dims else []
 
+    def count(self, time: np.datetime64, lead: np.timedelta64) -> int:
+        """How many members the ledger counts at a lead; all where there is no ledger."""
+        return int((self._done(time) > self._index(lead)).sum())
+
+    @property
+    def values_per_lead(self) -> int:
+        """Values of all members of one channel at one initial time and lead."""
+        return int(np.prod([self.forecast.sizes[dim] for dim in ("number", *CELLS)]))
+
     def check_variable(self, variable: str) -> str:
         """The variable, where the archive has it.
 
@@ -91,6 +102,9 @@ class ForecastReader:
             )
         return variable
 
+    def _index(self, lead: np.timedelta64) -> int:
+        return int(self.forecast.get_index(LEAD).get_loc(lead))
+
     def _field(self, channel: Channel) -> xr.DataArray:
         return choose_level(self.forecast[self.check_variable(channel[0])], channel[1])
 
@@ -102,7 +116,7 @@ class ForecastReader:
 
     def _read(self, channel: Channel, time: np.datetime64, lead: np.timedelta64, chosen: np.ndarray | None = None) -> xr.DataArray:
         """Members that the ledger counts, among the `chosen`, lazy: ``(number, latitude, longitude)``."""
-        there = self._done(time) > self.forecast.get_index(LEAD).get_loc(lead)
+        there = self._done(time) > self._index(lead)
         if chosen is not None:
             there = there & chosen
         field = self._field(channel).sel({"time": time, LEAD: lead}).transpose("number", *CELLS)
@@ -110,6 +124,10 @@ class ForecastReader:
 
     def _members(self, channel: Channel, time: np.datetime64, lead: np.timedelta64) -> xr.DataArray:
         return self._with_values(self._read(channel, time, lead).load())
+
+    def _first(self, channel: Channel, time: np.datetime64, lead: np.timedelta64, most: int) -> xr.DataArray:
+        there = np.flatnonzero(self._done(time) > self._index(lead))[:most]
+        return self._with_values(self._read(channel, time, lead, np.isin(np.arange(len(self.numbers)), there)).load())
 
     def _member(self, channel: Channel, time: np.datetime64, lead: np.timedelta64, number: int) -> xr.DataArray:
         return self._with_values(self._read(channel, time, lead, self.numbers == number).load())

@@ -1,4 +1,4 @@
-"""The widgets of the explorer and what each of them redraws.
+"""The explorer itself: what each of its parameters redraws.
 
 A map keeps its zoom while time, lead, member or threshold change: these send a new picture into it. A change of what the axes or colours
 mean (variable, level, quantity, projection) makes a new map. Of the tabs only the one that is seen is drawn.
@@ -8,39 +8,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import holoviews as hv
 import numpy as np
+import pandas as pd
 import panel as pn
 import param
 import xarray as xr
+from cartopy.crs import Projection
 
 from aeris.data.grid import Grid
 from aeris.errors import AerisError
-from aeris.views import interactive_curves as curves
+from aeris.views import storm_tracks, tabs
 from aeris.views.archive_reader import open_reader
 from aeris.views.coastline import coast_of
-from aeris.views.ensemble_statistics import (
-    Quantity,
-    daily_maxima,
-    exceedance_probability,
-    hottest_days,
-    mean,
-    round_threshold,
-    zonal_power,
-)
+from aeris.views.ensemble_statistics import Quantity, round_threshold
 from aeris.views.interactive_maps import PROJECTIONS, WIDTH, MapView, Picture, map_plane
+from aeris.views.repeating import Repeated
 from aeris.views.resampling import Plane
-from aeris.views.slices import Channel, Place, at_leads, at_place, band_text, place_text
-from aeris.views.style import choose_level, colour_scale, hours, lead_text, time_text, units_of, variable_text, with_unit
+from aeris.views.scene import Scene
+from aeris.views.sidebar import HOVMOLLER, SPECTRA, Sidebar
+from aeris.views.skill import SkillBook, SkillWorker
+from aeris.views.slices import Channel, Place
+from aeris.views.style import colour_scale, hours, lead_text, time_text, variable_text
 
 hv.extension("bokeh", logo=False, inline=True)  # scripts from this machine, not from a network
 
 QUANTITIES = {"ensemble mean": "mean", "one member": "member", "ensemble spread": "spread", "exceedance probability": "probability"}
-_WIDE = 230
+SPECTRUM = {"zonal wavenumber, in the band": "wavenumber", "spherical-harmonic degree": "degree"}
+SKILL = 4
+"""Number of the tab of spread and error; that of storms, which is there with tracks alone, comes after it."""
+
+AT_ONCE = 2**24
+"""Most values that are scored without being asked to: 64 MiB."""
 
 
 class Explorer(pn.viewable.Viewer):
@@ -54,6 +58,7 @@ class Explorer(pn.viewable.Viewer):
         variable: The one to begin with.
         follow: Refresh by itself.
         every: Seconds between two refreshes.
+        tracks: Storm tracks, as `aeris.views.storm_tracks.read_tracks` takes them.
 
     Attributes:
         reader: Reads the archive.
@@ -76,9 +81,10 @@ class Explorer(pn.viewable.Viewer):
     latitude = param.Number(default=50.0, bounds=(-90.0, 90.0), label="latitude (°N)")
     longitude = param.Number(default=10.0, bounds=(-180.0, 360.0), label="longitude (°E)")
     band = param.Range(default=(30.0, 60.0), bounds=(-90.0, 90.0), label="band of latitudes (°N)")
+    spectrum: Any = param.Selector(objects=SPECTRUM, default="wavenumber", label="power by")
     keep_colours = param.Boolean(default=False, label="keep the colour limits")
     follow = param.Boolean(default=False, label="follow: refresh by itself")
-    tab = param.Integer(default=0, bounds=(0, 3))
+    tab = param.Integer(default=0, bounds=(0, SKILL + 1))
 
     def __init__(
         self,
@@ -87,25 +93,33 @@ class Explorer(pn.viewable.Viewer):
         variable: str | None = None,
         follow: bool = False,
         every: float = 10.0,
+        tracks: pd.DataFrame | xr.Dataset | None = None,
     ) -> None:
-        self.reader, self.truth, self._every = open_reader(forecast), truth, every
+        self.reader, self.truth = open_reader(forecast), truth
+        self._tracks = None if tracks is None else storm_tracks.read_tracks(tracks)
         self.picture: Picture | None = None
         self.drawn: Any = None
         self._map: MapView | None = None
         self._refusals: dict[str, str] = {}
         self._plane, self._field = lru_cache(maxsize=8)(self._make_plane), lru_cache(maxsize=16)(self._make_field)
+        self._storms = lru_cache(maxsize=8)(self._make_storms)
         self._lead_line = hv.streams.Pipe(data=0.0)
+        self._skills = SkillBook()
+        self._worker: SkillWorker | None = None
+        self._following, self._watching = Repeated(self.refresh, every), Repeated(self._watch_worker, 0.5)
         super().__init__()
+        self.param.tab.bounds = (0, len(self._drawings) - 1)
         self._offer_choices(variable)
+        self._sidebar = Sidebar(self, self.refresh if self.reader.path else None)
+        self._compute = pn.widgets.Button(color="primary", on_click=lambda *_: self.compute_skill(), width=100)
         self._map_pane, self._notice = pn.pane.HoloViews(), pn.pane.Alert(visible=False)
         self._rooms = [pn.Column(min_width=640, min_height=440) for _ in self._drawings]
         self._tabs = pn.Tabs(*zip(self._drawings, self._rooms, strict=True), dynamic=True)
-        pictures = pn.FlexBox(pn.Column(self._notice, self._map_pane, width=WIDTH + 120), self._tabs)  # below each other on a narrow page
-        self.layout = pn.Row(self._widgets(), pictures, sizing_mode="stretch_width")
-        self._tabs.link(self, active="tab")
+        picture = pn.Column(self._notice, self._map_pane, width=WIDTH + 120)
+        self.layout = pn.FlexBox(self._sidebar.box, picture, self._tabs, sizing_mode="stretch_width")  # in one row, two or three
+        self._tabs.link(self, bidirectional=True, active="tab")
         self._connect()
         self._draw_all()
-        self._callback: Any = None
         self.follow = follow
 
     def __panel__(self) -> pn.viewable.Viewable:
@@ -124,24 +138,10 @@ class Explorer(pn.viewable.Viewer):
         return self.latitude, self.longitude
 
     @property
-    def chosen(self) -> Quantity:
-        """The quantity with its member and threshold."""
-        return Quantity(self.quantity, self.member, self.threshold, self.above)
-
-    @property
-    def units(self) -> str:
-        """Unit of the variable."""
-        return units_of(self.reader.forecast[self.variable])
-
-    @property
-    def happened(self) -> xr.DataArray | None:
-        """The truth of the channel, lazy; None where there is none."""
-        if self.truth is None or self.variable not in self.truth:
-            return None
-        field = self.truth[self.variable]
-        if self.level is None:
-            return field
-        return choose_level(field, self.level) if "level" in field.dims and self.level in field.level else None
+    def scene(self) -> Scene:
+        """All that is chosen."""
+        quantity = Quantity(self.quantity, self.member, self.threshold, self.above)
+        return Scene(self.reader, self.truth, self.channel, self.time, self.lead, quantity, self.place, self.band, self.spectrum)
 
     def choose_place(self, place: Place) -> None:
         """Chooses a place, as a click on the map does."""
@@ -159,7 +159,7 @@ class Explorer(pn.viewable.Viewer):
             self._show_picture()
             self._draw_tab()
 
-    # ------------------------------------------------------------------ choices and widgets
+    # ------------------------------------------------------------------ choices
 
     def _offer_choices(self, variable: str | None) -> None:
         reader = self.reader
@@ -180,31 +180,22 @@ class Explorer(pn.viewable.Viewer):
         field = self.reader.member((self.variable, level), self.time, self.lead, self.member)
         self.param.update(level=level, threshold=round_threshold(field) if field.sizes["number"] else self.threshold)
 
-    def _widgets(self) -> pn.Column:
-        numbers = ("latitude", "longitude", "threshold")
-        self._widget: dict[str, Any] = {name: pn.widgets.FloatInput.from_param(self.param[name], width=_WIDE) for name in numbers}
-        self._widget["lead"] = self._slider("lead", pn.widgets.DiscreteSlider, options=self.param.lead.get_range())
-        self._widget["band"] = self._slider("band", pn.widgets.RangeSlider, start=-90.0, end=90.0, step=1.0)
-        self._widget["centre"] = self._slider("centre", pn.widgets.FloatSlider, start=-180.0, end=180.0, step=10.0)
-        names = ("variable", "level", "time", "quantity", "member", "above", "projection")
-        self._widget |= {name: pn.widgets.Select.from_param(self.param[name], width=_WIDE) for name in names}
-        self._widget |= {name: pn.widgets.Checkbox.from_param(self.param[name]) for name in ("keep_colours", "follow")}
-        refresh = pn.widgets.Button(name="refresh", on_click=lambda *_: self.refresh(), disabled=self.reader.path is None)
-        self._widget["follow"].disabled = self.reader.path is None
-        order = ("variable", "level", "time", "lead", "quantity", "member", "above", "threshold", "projection", "centre")
-        more = ("latitude", "longitude", "band", "keep_colours")
-        return pn.Column(*(self._widget[name] for name in (*order, *more)), pn.Row(refresh, self._widget["follow"]), width=_WIDE + 20)
-
-    def _slider(self, name: str, kind: type[pn.widgets.Widget], **options: Any) -> pn.widgets.Widget:
-        """A slider that changes its parameter when it is let go: what it passes on its way would be read and drawn for nothing."""
-        slider = kind(name=self.param[name].label, value=getattr(self, name), width=_WIDE, **options)
-        slider.param.watch(lambda event: self.param.update(**{name: event.new}), "value_throttled")
-        self.param.watch(lambda event: slider.param.update(value=event.new), name)
-        return slider
-
     @property
     def _drawings(self) -> dict[str, Callable[[], Any]]:
-        return {"Plume": self.plume, "Spectra": self.spectra, "Hovmöller": self.hovmoller, "Extremes": self.extremes}
+        always: dict[str, Callable[[], Any]] = {
+            "Plume": lambda: tabs.plume(self.scene, self._lead_line),
+            "Spectra": lambda: tabs.spectra(self.scene),
+            "Hovmöller": lambda: tabs.hovmoller(self.scene),
+            "Extremes": lambda: tabs.extremes(self.scene),
+            "Skill": self._skill,
+        }
+        return always if self._tracks is None else {**always, "Storms": lambda: tabs.storms(self._storms_here, self.scene)}
+
+    @property
+    def _storms_here(self) -> pd.DataFrame:
+        """The storm tracks of the forecast from the initial time."""
+        assert self._tracks is not None
+        return storm_tracks.during(self._tracks, self.time, self.reader.leads)
 
     def _connect(self) -> None:
         """Which parameter redraws what."""
@@ -213,34 +204,21 @@ class Explorer(pn.viewable.Viewer):
         watch(lambda *_: self._new_map(), ["variable", "level", "quantity", "projection", "centre"])
         watch(lambda *_: self._show_picture(), ["time", "lead", "member", "threshold", "above", "keep_colours"])
         watch(lambda *_: self._map.mark(self.place) if self._map else None, ["latitude", "longitude"])
-        watch(lambda *_: self._draw_tab(), ["variable", "level", "time", "latitude", "longitude", "band", "tab", "threshold", "above"])
-        watch(lambda *_: self._draw_tab() if self.tab == 2 else None, ["quantity", "member"])
+        watch(lambda *_: self._draw_tab(), ["variable", "level", "time", "tab"])
+        watch(lambda *_: self._draw_tab(but=(SPECTRA, SKILL)), ["latitude", "longitude", "threshold", "above"])
+        watch(lambda *_: self._draw_tab(SPECTRA, HOVMOLLER), "band")
+        watch(lambda *_: self._draw_tab(SPECTRA), "spectrum")
+        watch(lambda *_: self._draw_tab(HOVMOLLER), ["quantity", "member"])
         watch(lambda *_: self._lead_moved(), "lead")
-        watch(lambda *_: self._hide_useless(), ["variable", "level", "quantity", "tab"])
-        watch(lambda *_: self._follow(), "follow")
-
-    def _hide_useless(self) -> None:
-        """Shows only widgets that change something."""
-        self._widget["threshold"].name = with_unit("threshold", self.units)
-        self._widget["level"].visible = self.level is not None
-        self._widget["member"].visible = self.quantity == "member"
-        self._widget["above"].visible = self.quantity == "probability" or self.tab == 3
-        self._widget["threshold"].visible = self.quantity == "probability" or self.tab == 3
-        self._widget["band"].visible = self.tab in (1, 2)
-
-    def _follow(self) -> None:
-        if self._callback is not None:
-            self._callback.stop()
-            self._callback = None
-        if self.follow:
-            self._callback = pn.state.add_periodic_callback(self.refresh, period=round(1000 * self._every))
+        watch(lambda *_: self._sidebar.hide_useless(self), ["variable", "level", "quantity", "tab", "spectrum"])
+        watch(lambda *_: self._following.run(self.follow), "follow")
 
     # ------------------------------------------------------------------ the map
 
     def _draw_all(self) -> None:
-        self._hide_useless()
+        self._sidebar.hide_useless(self)
         self._new_map()
-        self._lead_moved()
+        self._lead_line.send(float(hours(self.lead)))
         self._draw_tab()
 
     def _new_map(self) -> None:
@@ -270,14 +248,24 @@ class Explorer(pn.viewable.Viewer):
         Raises:
             DataError: Too few members have come that far.
         """
-        chosen, kind = self.chosen, "value" if self.quantity in ("mean", "member") else self.quantity
-        field, there = self._field(self.channel, self.time, self.lead, chosen)
-        count = "" if chosen.kind == "member" else f", {there} of {len(self.reader.numbers)} members"
+        scene = self.scene
+        field, there = self._field(self.channel, self.time, self.lead, scene.quantity)
+        count = "" if self.quantity == "member" else f", {there} of {len(self.reader.numbers)} members"
         title = (
-            f"{variable_text(*self.channel)}\n{chosen.text(self.units)}{count}\n"
+            f"{variable_text(*self.channel)}\n{scene.quantity.text(scene.units)}{count}\n"
             f"from {time_text(self.time)}, lead {lead_text(self.lead)}, valid {time_text(self.time + self.lead)}"
         )
-        return Picture(field, title, self._scale(field, kind), self._label(kind))
+        kept = self.keep_colours and self.picture is not None and self._map is not None
+        scale = self.picture.scale if kept and self.picture else colour_scale(field, scene.quantity.scale)
+        picture = Picture(field, title, scale, tabs.quantity_label(scene))
+        if self._tracks is None:
+            return picture
+        projection = self._plane(self.projection, self.centre).projection
+        centres = storm_tracks.points(self._storms_here, self.time + self.lead, projection)
+        return replace(picture, storms=self._storms(self.time, projection), centres=list(centres))
+
+    def _make_storms(self, time: np.datetime64, projection: Projection) -> list[np.ndarray]:
+        return storm_tracks.lines(self._storms_here, projection)
 
     def _make_field(self, channel: Channel, time: np.datetime64, lead: np.timedelta64, chosen: Quantity) -> tuple[xr.DataArray, int]:
         """The quantity ``(latitude, longitude)``, and the number of members that were read for it."""
@@ -285,30 +273,27 @@ class Explorer(pn.viewable.Viewer):
             members = self.reader.member(channel, time, lead, chosen.member)
         else:
             members = self.reader.members(channel, time, lead)
-        field = chosen.of(members.assign_attrs(units=self.units))
+        field = chosen.of(members.assign_attrs(units=self.scene.units))
         return field.rename(channel[0]), members.sizes["number"]
 
     def _make_plane(self, projection: str, centre: float) -> Plane:
         return map_plane(Grid.of(self.reader.forecast), projection, centre)
 
-    def _label(self, kind: str) -> str:
-        """What the colour bar says."""
-        return with_unit(variable_text(*self.channel) if kind == "value" else kind, self.chosen.unit(self.units))
-
-    def _scale(self, field: xr.DataArray, kind: str) -> dict[str, Any]:
-        if self.keep_colours and self.picture is not None and self._map is not None:
-            return self.picture.scale
-        return colour_scale(field, kind)
-
     # ------------------------------------------------------------------ the tabs
 
     def _lead_moved(self) -> None:
+        """Moves the line that marks the lead, and draws what belongs to one lead."""
         self._lead_line.send(float(hours(self.lead)))
-        if self.tab == 1:
+        if self.tab == SPECTRA and self.drawn is not None:
+            with self._telling("tab", self._clear_tab):
+                self.drawn[0] = pn.panel(tabs.spectrum(self.scene))
+        elif self.tab in (SPECTRA, SKILL):
             self._draw_tab()
 
-    def _draw_tab(self) -> None:
-        """Draws the tab that is seen."""
+    def _draw_tab(self, *only: int, but: tuple[int, ...] = ()) -> None:
+        """Draws the tab that is seen, if it is one of these."""
+        if self.tab in but or (only and self.tab not in only):
+            return
         with self._telling("tab", self._clear_tab):
             self.drawn = list(self._drawings.values())[self.tab]()
             self._rooms[self.tab].objects = [pn.panel(self.drawn)]
@@ -329,56 +314,36 @@ class Explorer(pn.viewable.Viewer):
         told = "\n\n".join(dict.fromkeys(self._refusals.values()))
         self._notice.param.update(object=told, visible=bool(told), alert_type="warning")
 
-    def _series(self) -> xr.DataArray:
-        return self.reader.series(self.channel, self.time, self.place).assign_attrs(units=self.units)
+    # ------------------------------------------------------------------ spread and error
 
-    def _title(self, what: str, where: str) -> str:
-        return f"{variable_text(*self.channel)}: {what}\n{where}, from {time_text(self.time)}"
+    def _skill(self) -> pn.Column:
+        scene, busy = self.scene, self._worker is not None
+        missing = self._skills.missing(scene)
+        if not busy and len(missing) * self.reader.values_per_lead <= AT_ONCE:
+            for lead in missing:
+                self._skills.compute(scene, lead)
+        self._compute.label = "stop" if busy else "compute"
+        return tabs.skill(scene, self._skills, self._lead_line, self._compute)
 
-    def _cell_text(self, series: xr.DataArray) -> str:
-        return place_text(float(series.latitude), float(series.longitude))
+    def compute_skill(self) -> None:
+        """Begins to compute spread and error at all leads, or stops it; they are drawn as they come."""
+        if self._worker is not None:
+            self._worker.stop()
+            return
+        self._worker = SkillWorker(self._skills, self.scene)
+        self._watching.run(True)
+        self._draw_tab(SKILL)
 
-    def plume(self) -> hv.Overlay:
-        """The plume at the place."""
-        members, happened = self._series(), self.happened
-        Quantity("mean").of(members.dropna("number", how="all"))  # refuses an ensemble without members
-        truth = None if happened is None else at_leads(at_place(happened, self.place), self.time, self.reader.leads)
-        count = int(members.notnull().any("prediction_timedelta").sum())
-        title = self._title(f"{count} of {len(self.reader.numbers)} members", self._cell_text(members))
-        return curves.plume(members, truth, title, self._lead_line)
-
-    def spectra(self) -> hv.Overlay:
-        """Zonal spectra of the members, of their mean and of the truth at the lead."""
-        members, happened = self.reader.members(self.channel, self.time, self.lead), self.happened
-        Quantity("mean").of(members)  # refuses an ensemble without members
-        title = self._title(f"zonal power of {members.sizes['number']} members", f"{band_text(*self.band)}, lead {lead_text(self.lead)}")
-        truth = None
-        if happened is not None and self.time + self.lead in happened.time:
-            truth = zonal_power(happened.sel(time=self.time + self.lead).load(), *self.band)
-        return curves.spectra(zonal_power(members, *self.band), zonal_power(mean(members), *self.band), truth, self.units, title)
-
-    def hovmoller(self) -> hv.Image:
-        """The Hovmöller diagram of the quantity, of the mean over the band of latitudes."""
-        band = self.reader.band(self.channel, self.time, *self.band).assign_attrs(units=self.units)
-        there = band.isel(number=np.flatnonzero(band.notnull().all(("prediction_timedelta", "longitude")).values))
-        field = self.chosen.of(there).rename(self.variable)
-        kind = "value" if self.quantity in ("mean", "member") else self.quantity
-        count = "" if self.quantity == "member" else f", {there.sizes['number']} members"
-        title = self._title(f"{self.chosen.text(self.units)}{count}", f"mean over {band_text(*self.band)}")
-        return curves.hovmoller(field, colour_scale(field, kind), self._label(kind), title)
-
-    def extremes(self) -> pn.Column:
-        """The probability of exceeding the threshold against the lead, and the days with the highest maxima."""
-        series = self._series()
-        members = series.isel(number=np.flatnonzero(series.notnull().all("prediction_timedelta").values))
-        Quantity("mean").of(members)
-        title = self._title(Quantity("probability", 0, self.threshold, self.above).text(self.units), self._cell_text(series))
-        maxima = daily_maxima(members, self.time)
-        days = hottest_days(maxima, self.threshold)
-        table = curves.days_table(days, maxima.leads, self.units)
-        return pn.Column(
-            curves.exceedance_curve(exceedance_probability(members, self.threshold, self.above), title),
-            curves.daily_maxima_diagram(maxima, self.threshold, self._title("highest value of each day", self._cell_text(series))),
-            pn.pane.Markdown("Days by the mean of the members' maxima, with the probability of exceeding the threshold:"),
-            pn.pane.DataFrame(table.head(5), float_format="{:.4g}".format),
-        )
+    def _watch_worker(self) -> None:
+        """Draws what has been computed since the last look."""
+        worker = self._worker
+        if worker is None:
+            return
+        if not worker.busy:
+            self._worker = None
+            self._watching.run(False)
+        with self._telling("skill", lambda: None):
+            if worker.refusal is not None:
+                raise worker.refusal
+        if worker.grown() or not worker.busy:
+            self._draw_tab(SKILL)

@@ -62,6 +62,11 @@ class Quantity:
         return words.get(self.kind) or f"probability of {side} than {self.threshold:g} {unit_text(units)}".rstrip()
 
     @property
+    def scale(self) -> str:
+        """The kind of its colour scale, as `aeris.views.style.colour_scale` takes it."""
+        return "value" if self.kind in ("mean", "member") else self.kind
+
+    @property
     def _needed(self) -> int:
         return 2 if self.kind == "spread" else 1
 
@@ -118,7 +123,7 @@ def band_mean(field: xr.DataArray, south: float, north: float) -> xr.DataArray:
 def zonal_power(field: xr.DataArray, south: float, north: float) -> xr.DataArray:
     """Power of each zonal wavenumber, averaged over a band of latitudes by cell area.
 
-    With f(λ) = Σ_k c_k exp(ikλ) along a row, the power of wavenumber k is |c_k|² + |c_-k|²; over all k it sums to the mean of f² along
+    With f(λ) = Σ_k c_k exp(ikλ) along a row, the power of wavenumber k is ``|c_k|² + |c_-k|²``; over all k it sums to the mean of f² along
     the row (Parseval).
 
     Args:

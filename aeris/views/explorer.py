@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import importlib
+import re
+import secrets
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import xarray as xr
 
 from aeris.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
-    from aeris.views.dashboard import Explorer
+    import pandas as pd
+
+    from aeris.views.forecast_panel import ForecastingCluster, ForecastPanel
 
 NEEDED = ("panel", "holoviews", "bokeh", "matplotlib", "cartopy")
 HERE = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server of the explorer.
+
+    Attributes:
+        server: Bokeh's server: ``start()`` and ``io_loop.start()`` run it.
+        address: Where a browser finds it, with the secret without which it serves nothing.
+    """
+
+    server: Any
+    address: str
 
 
 def explore(
@@ -24,27 +43,40 @@ def explore(
     variable: str | None = None,
     follow: bool = False,
     every: float = 10.0,
-) -> Explorer:
+    cluster: ForecastingCluster | None = None,
+    checkpoint: Any = None,
+    initial: xr.Dataset | str | Path | None = None,
+    tracks: pd.DataFrame | xr.Dataset | None = None,
+) -> Any:
     """Opens a forecast for looking at: a map of any variable, level, initial time, lead and quantity, and what belongs to it.
 
-    A click on the map chooses a place, whose plume is drawn beside it; further tabs hold zonal spectra, the Hovmöller diagram and
-    extremes. Only what is shown is read. Members that are not there yet are left out, and the title says how many there are.
+    A click on the map chooses a place, whose plume is drawn beside it; further tabs hold spectra, the Hovmöller diagram, extremes, and
+    spread and error against the truth. Only what is shown is read. Members that are not there yet are left out, and the title says how
+    many there are. With a cluster, a panel above it starts forecasts, which are shown while they are computed.
 
     Args:
         forecast: Archive ``(time, number, prediction_timedelta, [level,] latitude, longitude)`` or its path; NaN where a member is not
-            there yet. From a path, members that come later are seen by a refresh.
+            there yet. From a path, members that come later are seen by a refresh. With a cluster nothing need be at the path yet: there
+            the first forecast goes.
         truth: Canonical dataset, or anything that `aeris.open_era5` opens.
         variable: The one to begin with; the first of the archive where there is none.
         follow: Refresh by itself. Needs a path.
         every: Seconds between two such refreshes.
+        cluster: Where the panel computes forecasts, such as a started `aeris.Cluster`.
+        checkpoint: The model of the panel, as `aeris.Cluster.forecast` takes it.
+        initial: The initial states that the panel offers, as `truth`; the truth where there are none.
+        tracks: Storm tracks as ``huracanpy.load`` gives them, a record for each time of each storm with ``track_id``, ``time``, ``lat`` and
+            ``lon``. They are drawn on the map and listed in a tab.
 
     Returns:
-        A Panel object: the last line of a notebook cell shows it, ``.servable()`` serves it.
+        A Panel object, `aeris.views.dashboard.Explorer` or, with a cluster, `aeris.views.forecast_panel.ForecastPanel`: the last line of a
+        notebook cell shows it, ``.servable()`` serves it.
 
     Raises:
-        ConfigurationError: A package of the ``views`` extra is not installed, or an archive in memory shall be followed.
+        ConfigurationError: A package of the ``views`` extra is not installed, an archive in memory shall be followed, or a cluster lacks a
+            checkpoint or initial states, or these a cluster.
         StoreError: There is no forecast archive at the path.
-        DataError: The archive has not the shape of one, or not that variable.
+        DataError: The archive has not the shape of one, or not that variable; or tracks lack a column.
     """
     need_extras()
     import panel
@@ -55,64 +87,120 @@ def explore(
         raise ConfigurationError(
             "follow=True with a forecast in memory", "Only an archive on disk gains members", "Give the path of the archive"
         )
+    if cluster is None and (checkpoint is not None or initial is not None):
+        raise ConfigurationError(
+            "checkpoint or initial without a cluster", "They are for forecasts that a cluster computes", "Give cluster=... too"
+        )
     panel.extension(inline=True)  # the scripts come from this machine, not from a network
-    return Explorer(forecast, open_truth(truth), variable=variable, follow=follow, every=every)
+    exploring: dict[str, Any] = {"truth": open_states(truth, "truth"), "variable": variable, "every": every, "tracks": tracks}
+    if cluster is None:
+        return Explorer(forecast, follow=follow, **exploring)
+    return _with_panel(forecast, cluster, checkpoint, initial if initial is not None else truth, {"follow": follow, **exploring})
 
 
-def open_truth(truth: xr.Dataset | str | Path | None) -> xr.Dataset | None:
-    """The truth as a canonical dataset; None where there is none.
+def _with_panel(
+    forecast: xr.Dataset | str | Path,
+    cluster: ForecastingCluster,
+    checkpoint: Any,
+    initial: xr.Dataset | str | Path | None,
+    exploring: dict[str, Any],
+) -> ForecastPanel:
+    """The panel, above an explorer of the forecast where it is there already."""
+    from aeris.views.dashboard import Explorer
+    from aeris.views.forecast_panel import ForecastPanel, times_of
+
+    if checkpoint is None or initial is None:
+        raise ConfigurationError(
+            f"A cluster without {'a checkpoint' if checkpoint is None else 'initial states'}",
+            "A forecast needs a model and states to begin from",
+            "Give checkpoint=... and initial=... too; initial may be left out where there is a truth",
+        )
+    states = open_states(initial, "initial dataset")
+    assert states is not None
+    there = isinstance(forecast, xr.Dataset) or Path(forecast).exists()
+    archive = Path("forecast.zarr") if isinstance(forecast, xr.Dataset) else Path(forecast)
+    explorer = Explorer(forecast, **exploring) if there else None
+    return ForecastPanel(cluster, checkpoint, initial, times_of(states), archive, explorer, exploring)
+
+
+def open_states(states: xr.Dataset | str | Path | None, name: str) -> xr.Dataset | None:
+    """States as a canonical dataset; None where there are none.
+
+    Args:
+        states: Canonical dataset, or anything that `aeris.open_era5` opens.
+        name: What to call them in an error.
 
     Raises:
-        DataError: It has no ``time``, ``latitude`` or ``longitude``.
+        DataError: They have no ``time``, ``latitude`` or ``longitude``.
     """
-    if truth is None:
+    if states is None:
         return None
-    if not isinstance(truth, xr.Dataset):
+    if not isinstance(states, xr.Dataset):
         from aeris.data.sources import open_era5
 
-        truth = open_era5(truth)
-    missing = {"time", "latitude", "longitude"} - set(truth.coords)
+        states = open_era5(states)
+    missing = {"time", "latitude", "longitude"} - set(states.coords)
     if missing:
         raise DataError(
-            f"The truth has no coordinate {', '.join(sorted(missing))}",
-            "The truth is a canonical dataset (time, [level,] latitude, longitude)",
+            f"The {name} has no coordinate {', '.join(sorted(missing))}",
+            f"The {name} is a canonical dataset (time, [level,] latitude, longitude)",
             "Open it with aeris.open_era5",
         )
-    return truth
+    return states
 
 
-def make_server(forecast: str | Path, truth: str | None = None, port: int = 0, **options: Any) -> Any:
-    """A server of the explorer that only this machine can reach. It does not run yet.
+def make_server(forecast: str | Path, truth: str | None = None, port: int = 0, behind: str | None = None, **options: Any) -> Served:
+    """A server of the explorer that only this machine can reach, and there only who knows its address. It does not run yet.
 
     Args:
         forecast: Path of the archive.
         truth: Anything that `aeris.open_era5` opens.
         port: 0 for any that is free.
+        behind: Address of the Jupyter server through whose jupyter-server-proxy the browser comes; None where it comes straight.
         options: Further arguments of `explore`.
 
-    Returns:
-        A bokeh server: ``start()`` and ``io_loop.start()`` run it, ``port`` is its port. Each visitor has widgets of their own.
-
     Raises:
-        AerisError: As `explore`, before anything is served; ConfigurationError too where the port is taken.
+        AerisError: As `explore`, before anything is served; ConfigurationError too where the port is taken or `behind` is no address.
     """
-    known = open_truth(truth)
+    proxy = check_behind(behind)
+    known = open_states(truth, "truth")
     explore(forecast, known, **options)
+    from bokeh.util.token import generate_session_id
     from panel.io.server import get_server
 
-    port = port or free_port()
+    port, key = port or free_port(), secrets.token_bytes(32)
     try:
-        return get_server(
+        server = get_server(
             lambda: explore(forecast, known, **options).layout,
             port=port,
             address=HERE,
-            websocket_origin=[f"{HERE}:{port}", f"localhost:{port}"],
+            websocket_origin=[f"{HERE}:{port}", f"localhost:{port}", *([urlsplit(proxy).netloc.lower()] if proxy else [])],
             title=f"aeris: {Path(forecast).name}",
             show=False,
             start=False,
+            # Other users of this machine reach the port too: only sessions that are signed with this key are served.
+            secret_key=key,
+            sign_sessions=True,
+            generate_session_ids=False,
         )
     except OSError as error:
         raise ConfigurationError(f"Port {port} cannot be used: {error}", "A server needs a port of its own", "Take --port 0") from error
+    root = f"{proxy}/proxy/{port}" if proxy else f"http://{HERE}:{port}"
+    return Served(server, f"{root}/?bokeh-session-id={generate_session_id(key, signed=True)}")
+
+
+def check_behind(address: str | None) -> str | None:
+    """The address of a Jupyter server without the slash at its end.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    parts = urlsplit(address or "http://none")
+    if parts.scheme not in ("http", "https") or not re.fullmatch(r"[\w.-]+(:\d+)?", parts.netloc, re.ASCII) or parts.query:
+        raise ConfigurationError(
+            f"behind={address!r}", "It is the address of a Jupyter server up to /lab", "Use for example https://hub.example.org/user/me"
+        )
+    return address.rstrip("/") if address else None
 
 
 def free_port() -> int:

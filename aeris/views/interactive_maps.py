@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -36,6 +36,9 @@ FINEST = 1440
 COAST_ON = {"cividis": "white", "magma_r": "#7f7f7f"}
 """Colour of the coast on colour maps on which black would not be seen."""
 
+STORM = "#D55E00"
+"""Colour of storm tracks, which is seen on all colour maps of fields."""
+
 WIDTH = 640
 """Width of a map on the screen."""
 
@@ -49,12 +52,16 @@ class Picture:
         title: What it shows.
         scale: ``cmap``, ``vmin`` and ``vmax`` as from `aeris.views.style.colour_scale`.
         label: What the colour bar says.
+        storms: Their tracks in the plane of the map, each ``(points, 2)``.
+        centres: Where they are, ``(points, 2)``.
     """
 
     field: xr.DataArray
     title: str
     scale: dict[str, Any]
     label: str
+    storms: Sequence[np.ndarray] = ()
+    centres: Sequence[np.ndarray] = ()
 
 
 def map_plane(grid: Grid, projection: str, centre: float) -> Plane:
@@ -85,8 +92,9 @@ class MapView:
         marker = hv.DynamicMap(self._marker, streams=[self._place])
         self.tap = hv.streams.Tap(source=image)
         self.tap.add_subscriber(lambda x, y: self._tapped(x, y, clicked))
+        storms = hv.DynamicMap(_storm_lines, streams=[self._picture]) * hv.DynamicMap(_storm_centres, streams=[self._picture])
         ground = globe(self.projection)
-        self.element = (ground * image * coast_lines(coast, self.projection, picture.scale["cmap"]) * marker).opts(
+        self.element = (ground * image * coast_lines(coast, self.projection, picture.scale["cmap"]) * storms * marker).opts(
             **frame(self._plane.extent), **axes(self.projection, centre)
         )
 
@@ -125,6 +133,14 @@ class MapView:
         place = None if x is None or y is None else place_under(x, y, self.projection)
         if place is not None:
             clicked(place)
+
+
+def _storm_lines(data: Picture) -> hv.Path:
+    return hv.Path(list(data.storms), kdims=["x", "y"]).opts(color=STORM, line_width=2)
+
+
+def _storm_centres(data: Picture) -> hv.Points:
+    return hv.Points(list(data.centres), kdims=["x", "y"]).opts(marker="circle", size=9, color=STORM, line_color="black", line_width=1.5)
 
 
 def place_under(x: float, y: float, projection: crs.Projection) -> Place | None:

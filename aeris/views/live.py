@@ -103,7 +103,14 @@ def page(run: Run) -> str:
     style = "text-align:left;padding:0 1.2em 0 0"
     cells = "".join(f"<td style='{style}'>{name}<br><b>{escape(text)}</b></td>" for name, text in numbers(progress))
     picture = f"<img width=780 src='data:image/png;base64,{figure}'>"
-    return f"<div>{title}: {escape(progress.state)}<table><tr>{cells}</tr></table>{picture}</div>"
+    return f"<div>{title}: {escape(progress.state + advice(run))}<table><tr>{cells}</tr></table>{picture}</div>"
+
+
+def advice(run: Run) -> str:
+    """What to do about a run that has failed: nobody but the kernel that asked for it would start it again."""
+    if run.state["state"] != "failed":
+        return ""
+    return f". Called again with the same arguments, train goes on from step {run.step}, after Cluster.restore() where an engine has gone."
 
 
 def numbers(progress: Progress) -> list[tuple[str, str]]:
@@ -140,14 +147,18 @@ class Live:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the updates, not the training."""
+        """Ends the updates with a last one; the training goes on."""
         self._stop.set()
         self._thread.join()
 
+    def _ipython_display_(self) -> None:
+        """Shows nothing as the last line of a cell, which has its page already."""
+
     def _follow(self) -> None:
-        ended = False
-        while not ended and not self._stop.wait(self._interval):
-            ended = self._run.state["state"] not in ("started", "running")
+        following = True
+        while following:
+            stopped = self._stop.wait(self._interval)
+            following = not stopped and self._run.state["state"] in ("started", "running")
             self._cell.update(self._html(page(self._run)))
 
 

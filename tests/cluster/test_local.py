@@ -10,11 +10,15 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 import aeris
+from aeris.cluster import launchers, spmd
 from aeris.cluster.jobs import TrainSpecification
 from aeris.errors import ClusterError, ConfigurationError, EngineLost, StoreError
 from aeris.model.config import ModelConfig
@@ -130,6 +134,14 @@ def test_connections_are_encrypted_and_their_files_the_owner_s_alone(cluster, fo
         assert not stat.S_IMODE(path.stat().st_mode) & 0o077 or not stat.S_IMODE((folder / "security").stat().st_mode) & 0o077
 
 
+def test_nothing_on_this_machine_listens_to_another(cluster):
+    cluster._ranks(2)
+    ours = [cluster._cluster.controller.pid, *(engine["process"] for engine in cluster.check_versions())]
+    family = [member for one in map(psutil.Process, ours) for member in (one, *one.children(recursive=True))]
+    listening = [socket.laddr.ip for member in family for socket in member.net_connections("inet") if socket.status == "LISTEN"]
+    assert set(listening) == {"127.0.0.1"}
+
+
 def test_an_engine_of_another_version_is_named(cluster, monkeypatch):
     described = cluster._described()
     monkeypatch.setattr(cluster, "_described", lambda: [*described[:1], {**described[1], "torch": "1.0"}])
@@ -143,6 +155,48 @@ def test_another_kernel_attaches(cluster, folder):
     assert attached.check_versions() == cluster.check_versions()
     with pytest.raises(ClusterError, match=f"no cluster 'aeris-none'.*{cluster.name}"):
         aeris.Cluster.attach("aeris-none", folder)
+
+
+def test_px_beside_a_cluster_uses_the_process_group_and_leaves_it_whole(cluster, small_store, tmp_path):
+    layout = Layout(dp=2)
+    assert cluster.train(**arguments(small_store, tmp_path / "before", layout=layout)).wait(timeout=120)
+    ranks = cluster._joined
+    shell = InteractiveShell.instance()
+    try:
+        cluster.client[:].activate()
+        cell = """
+            import torch
+            total = torch.tensor(1.0 + torch.distributed.get_rank())
+            torch.distributed.all_reduce(total)
+            total = float(total)
+        """
+        shell.run_cell_magic("px", "", textwrap.dedent(cell))
+    finally:
+        InteractiveShell.clear_instance()
+    assert cluster.client[:]["total"] == [3.0, 3.0]
+    assert cluster.train(**arguments(small_store, tmp_path / "after", layout=layout)).wait(timeout=120)
+    assert cluster._joined == ranks
+
+
+def test_an_engine_that_ends_as_it_starts_is_told_at_once_with_its_last_lines(tmp_path):
+    """The first of two engines to come finds that something is missing."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pathlib, sys\n"
+        "try:\n    pathlib.Path(__file__).with_name('first').touch(exist_ok=False)\n"
+        "except FileExistsError:\n    pass\n"
+        "else:\n    sys.exit('looked for a driver\\nlibdriver is missing')\n"
+    )
+    cluster = aeris.Cluster.local(engines=2, directory=tmp_path / "ipython", timeout=600)
+    cluster._options["environment"]["PYTHONPATH"] = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    began = time.monotonic()
+    with pytest.raises(ClusterError, match=r"of 2 engines did not start(?s:.)*looked for a driver\nlibdriver is missing"):
+        cluster.start(progress=False)
+    assert time.monotonic() - began < 90
+
+
+def test_engines_meet_where_the_controller_would_listen(monkeypatch):
+    monkeypatch.setattr(launchers, "_addresses", lambda: {"lo": "127.0.0.1", "eth0": "10.0.0.7", "hsn0": "10.1.0.7"})
+    assert spmd.describe()["address"] == "10.1.0.7"
 
 
 def test_no_engine_is_a_refusal():
@@ -180,8 +234,40 @@ def test_a_killed_engine_is_told_and_replaced(small_store, tmp_path, rank):
             assert bool((tensor == weights(again)[name]).all()), name
 
 
+def test_who_waits_in_vain_for_a_lost_engine_is_ended_and_replaced(tmp_path, monkeypatch):
+    """The job ends, and names the engine that was lost and no other."""
+    with aeris.Cluster.local(engines=2, directory=tmp_path / "ipython") as cluster:
+        process = pid_of(cluster, 0)
+        monkeypatch.setattr(cluster, "begin", lambda specification: cluster.client[sorted(cluster.client.ids)].apply_async(time.sleep, 600))
+        job = cluster._submit("sleeping", SimpleNamespace(together=True), restarts=0)
+        time.sleep(1)
+        os.kill(process, signal.SIGKILL)
+        killed = time.monotonic()
+        with pytest.raises(EngineLost, match=r"^rank 0 \(engine \d\) has gone while sleeping\."):
+            job.wait(timeout=60)
+        assert time.monotonic() - killed < SEEN_WITHIN
+        cluster.restore()
+        assert len(cluster.check_versions()) == 2
+
+
+@pytest.mark.full
+def test_all_who_are_left_of_four_let_go_of_a_killed_engine(small_store, tmp_path):
+    """One that waits for a rank which waits for the killed one hears of it too: else the job would not end."""
+    with aeris.Cluster.local(engines=4, directory=tmp_path / "ipython") as cluster:
+        process = pid_of(cluster, 1)
+        run = cluster.train(**arguments(small_store, tmp_path / "lost", steps=900, layout=Layout(pp=2, wp=(1, 2))))
+        await_step(run, 5, seconds=120)
+        os.kill(process, signal.SIGKILL)
+        killed = time.monotonic()
+        with pytest.raises(EngineLost, match=r"rank 1 \(engine \d\) has gone while training lost"):
+            run.wait(timeout=60)
+        assert time.monotonic() - killed < SEEN_WITHIN
+        cluster.restore()
+        assert len(cluster.client.ids) == 4
+
+
 def pid_of(cluster, rank: int) -> int:
-    engine = cluster._ranks(2)[rank]
+    engine = cluster._ranks(cluster.engines)[rank]
     return next(described["process"] for described in cluster.check_versions() if described["engine"] == engine)
 
 

@@ -21,9 +21,11 @@ from aeris.model.config import ModelConfig
 from aeris.model.presets import TrainingRecipe
 from aeris.model.quadrants import to_pixels
 from aeris.run import Run
+from aeris.swipe import Layout
 from aeris.training import checkpoint as checkpoints
 from aeris.training.checkpoint import Checkpoint
-from aeris.training.configuration import configure
+from aeris.training.configuration import configure, start_run
+from aeris.training.state import ask
 from aeris.training.trainer import Trainer, train
 
 MODEL = ModelConfig(grid=(16, 32), dim=16, depth=2, heads=2, mlp=24, window=(4, 4))
@@ -132,6 +134,17 @@ def test_a_finished_run_is_left_alone(small_store, undisturbed):
     again = run_of(small_store, undisturbed.path, checkpoint_every=2)
     assert again.step == 6
     assert {file: file.stat().st_mtime_ns for file in undisturbed.path.rglob("*")} == before
+
+
+def test_a_stop_is_heard_from_the_moment_that_the_run_was_asked_for(small_store, undisturbed, tmp_path):
+    run = start_run(tmp_path / "run", trainer_of(small_store, precision="float32").configuration, small_store, Layout())
+    ask(run)
+    run.stop()
+    run_of(small_store, run.path, checkpoint_every=2)
+    assert run.state["state"] == "stopped"
+    assert run.step < 6
+    run.stop()  # of a run that has stopped: nobody heeds it
+    assert same(weights(run_of(small_store, run.path, checkpoint_every=2)), weights(undisturbed))
 
 
 @pytest.mark.slow

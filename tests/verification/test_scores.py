@@ -18,6 +18,8 @@ from aeris.errors import AerisError, ConfigurationError, DataError, StoreError
 from aeris.verification import pairing
 from aeris.verification.climatology import ensemble_climatology
 from aeris.verification.metrics import METRICS
+from aeris.verification.regions import Box
+from aeris.verification.scores import write_scores
 
 LEAD = "prediction_timedelta"
 CELLS = ("latitude", "longitude")
@@ -39,7 +41,8 @@ def truth_at_valid_times(fc: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
 def test_names_dimensions_and_attributes(beside):
     fc, truth = beside()
     s = aeris.verify(fc, truth, climatology=truth, baselines=("persistence", "climatology"))
-    assert set(s.data_vars) == {f"{score}.{name}" for score in METRICS for name in ("2m_temperature", "geopotential")}
+    usual = [name for name, metric in METRICS.items() if not metric.on_request]
+    assert set(s.data_vars) == {f"{score}.{name}" for score in usual for name in ("2m_temperature", "geopotential")}
     assert s["rmse.geopotential"].dims == ("system", LEAD, "level")
     assert s["rmse.2m_temperature"].dims == ("system", LEAD)
     assert s.system.values.tolist() == ["forecast", "persistence", "climatology"]
@@ -161,6 +164,107 @@ def test_the_scores_library_agrees(beside, name):
         np.testing.assert_allclose(s[f"{score}.{name}"], expected.transpose(LEAD, ...), rtol=1e-12, err_msg=score)
 
 
+def test_the_energy_score_is_that_of_the_double_loop(beside):
+    fc, truth = beside(members=5, dates=2)
+    truth["geopotential"] = truth["geopotential"].where(truth.longitude < 200)
+    s = aeris.verify(fc, truth, baselines=("persistence",), metrics=["energy_score"])
+    happened, weights = truth_at_valid_times(fc, truth), area_weights(fc)
+    for name in ("2m_temperature", "geopotential"):
+        known = happened[name].notnull()
+
+        def norm(difference, known=known):
+            return np.sqrt((difference**2).weighted((weights * known).fillna(0)).mean(CELLS))
+
+        away = norm(fc[name].where(known) - happened[name]).mean("number")
+        apart = sum(norm((fc[name].isel(number=i) - fc[name].isel(number=j)).where(known, 0.0)) for i in range(5) for j in range(5))
+        expected = (away - apart / (2 * 5 * 4)).mean("time")
+        np.testing.assert_allclose(s[f"energy_score.{name}"].sel(system="forecast"), expected.transpose(LEAD, ...), rtol=1e-10)
+        np.testing.assert_allclose(
+            s[f"energy_score.{name}"].sel(system="persistence"),
+            norm(truth[name].sel(time=fc.time) - happened[name]).mean("time").transpose(LEAD, ...),
+            rtol=1e-10,
+        )
+
+
+def test_a_missing_member_is_left_out_of_the_energy_score(beside):
+    fc, truth = beside(members=4)
+    fewer = fc.copy(deep=True)
+    fewer["2m_temperature"][{"number": 3}] = np.nan
+    expected = aeris.verify(fc.isel(number=slice(3)), truth, metrics="energy_score")["energy_score.2m_temperature"]
+    np.testing.assert_allclose(aeris.verify(fewer, truth, metrics="energy_score")["energy_score.2m_temperature"], expected)
+
+
+@pytest.mark.parametrize("members", [2, 3, 8])
+def test_the_debiased_error_does_not_depend_on_the_number_of_members(perfect, members):
+    """Members N(0, 1) about a forecast that is off by 2: the squared error of endless members is 4."""
+    rng = np.random.default_rng(members)
+    fc, truth = perfect(members=members, dates=20, shape=(32, 64))
+    fc = fc + 2.0 + xr.DataArray(rng.standard_normal(fc["2m_temperature"].shape), dims=fc["2m_temperature"].dims)
+    s = aeris.verify(fc, truth, baselines=())
+    assert s["rmse_debiased.2m_temperature"].item() == pytest.approx(2.0, rel=0.01)
+    assert s["rmse.2m_temperature"].item() == pytest.approx(np.sqrt(4 + 1 / members), rel=0.01)
+
+
+# ------------------------------------------------------------------ regions, seasons, choices
+
+
+def test_a_region_is_scored_as_if_it_were_the_globe(beside):
+    """Beside the scores of the same archive with the truth missing elsewhere."""
+    fc, truth = beside(shape=(18, 36))
+    boxes = {"tropics": abs(truth.latitude) <= 20, "europe": (truth.latitude >= 35) & (truth.latitude <= 75)}
+    boxes["europe"] = boxes["europe"] & ((truth.longitude >= 347.5) | (truth.longitude <= 42.5))
+    everything = [*METRICS.keys() - {"acc"}]
+    s = aeris.verify(fc, truth, metrics=everything, regions=["global", *boxes])
+    assert s["rmse.geopotential"].dims == ("system", "region", LEAD, "level")
+    xr.testing.assert_allclose(s.sel(region="global", drop=True), aeris.verify(fc, truth, metrics=everything))
+    for name, box in boxes.items():
+        alone = aeris.verify(fc, truth.where(box), metrics=everything, baselines=())
+        xr.testing.assert_allclose(s.sel(region=name, system=["forecast"], drop=True), alone)
+
+
+def test_land_counts_by_its_share_and_masks_by_their_values(perfect):
+    fc, truth = perfect(shape=(18, 36))
+    fc["2m_temperature"] += xr.where(fc.longitude < 180, 2.0, 5.0)
+    land = xr.where((truth.longitude < 180), 0.75, 0.25) * xr.ones_like(truth.latitude)
+    s = aeris.verify(fc, truth.assign(land_sea_mask=land), baselines=(), metrics="mae", regions=["tropics_land"])
+    assert s["mae.2m_temperature"].item() == pytest.approx(0.75 * 2 + 0.25 * 5)
+    west = {"west": (truth.longitude < 180) * xr.ones_like(truth.latitude)}
+    assert aeris.verify(fc, truth, baselines=(), metrics="mae", regions=west)["mae.2m_temperature"].item() == pytest.approx(2.0)
+
+
+def test_seasons_are_scores_of_their_own_initial_times(beside):
+    fc, truth = beside(dates=40, leads=(6,), shape=(4, 8))
+    s = aeris.verify(fc, truth, seasons=True)
+    assert s.season.values.tolist() == ["all", "DJF", "MAM"]
+    winter = fc.isel(time=fc.time.dt.month == 2)
+    xr.testing.assert_allclose(s.sel(season="DJF", drop=True), aeris.verify(winter, truth))
+    xr.testing.assert_allclose(s.sel(season="all", drop=True), aeris.verify(fc, truth))
+
+
+def test_scores_come_back_from_disk(beside, tmp_path):
+    s = aeris.verify(*beside(), regions=["global", "tropics"], seasons=True)
+    write_scores(s, tmp_path / "scores.zarr")
+    back = xr.open_zarr(tmp_path / "scores.zarr", consolidated=False, decode_timedelta=True)
+    xr.testing.assert_allclose(back.load(), s)
+    assert back.region.values.tolist() == ["global", "tropics"]
+
+
+def test_unknown_choices_are_refused(beside):
+    fc, truth = beside()
+    with refused(ConfigurationError, "skill", "rmse"):
+        aeris.verify(fc, truth, metrics=["skill"])
+    with refused(ConfigurationError, "'acc' without a climatology"):
+        aeris.verify(fc, truth, metrics="acc")
+    with refused(ConfigurationError, "'atlantis'", "tropics"):
+        aeris.verify(fc, truth, regions=["atlantis"])
+    with refused(DataError, "land_sea_mask", "africa"):
+        aeris.verify(fc, truth, regions=["africa"])
+    with refused(DataError, "'nowhere' run from 0 to 0"):
+        aeris.verify(fc, truth, regions={"nowhere": xr.zeros_like(truth["2m_temperature"].isel(time=0, drop=True))})
+    with refused(ConfigurationError, "South lies below north"):
+        Box(20, -20)
+
+
 # ------------------------------------------------------------------ missing values
 
 
@@ -228,9 +332,17 @@ def test_baselines_are_scored_where_the_forecast_is(beside):
 
 def test_one_member_has_no_spread(beside):
     fc, truth = beside(members=1)
-    s = aeris.verify(fc, truth).isel(system=0)
-    np.testing.assert_allclose(s["crps.geopotential"], s["mae.geopotential"])
-    assert np.isnan(s["spread.geopotential"]).all() and np.isnan(s["spread_skill.geopotential"]).all()
+    s = aeris.verify(fc, truth, baselines=("persistence", {"several": beside(members=3)[0]}))
+    np.testing.assert_allclose(s["crps.geopotential"][0], s["mae.geopotential"][0])
+    assert np.isnan(s["spread.geopotential"]).all(["prediction_timedelta", "level"]).values.tolist() == [True, True, False]
+    assert s.attrs["left_out"] == "rmse_debiased, spread, spread_skill of forecast, persistence: one member has no spread"
+
+
+def test_where_no_system_has_members_ensemble_scores_are_left_out_by_name(beside):
+    s = aeris.verify(*beside(members=1))
+    assert not [name for name in s.data_vars if name.startswith(("spread", "rmse_debiased"))]
+    assert {"rmse.geopotential", "crps.geopotential"} <= set(s.data_vars)
+    assert s.attrs["left_out"].startswith("rmse_debiased, spread, spread_skill of forecast")
 
 
 def test_a_forecast_without_number_is_one_member(beside):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import holoviews as hv
@@ -22,6 +23,10 @@ import aeris
 from aeris.cli import main
 from aeris.data.grid import Grid
 from aeris.errors import ConfigurationError, DataError, StoreError
+from aeris.verification.calibration import rank_histogram
+from aeris.views import dashboard, tabs
+from aeris.views.dashboard import SKILL
+from aeris.views.explorer import make_server
 from aeris.views.interactive_curves import hovmoller
 from aeris.views.interactive_maps import PROJECTIONS, map_plane, palette, place_under
 
@@ -86,11 +91,11 @@ def test_widgets_change_the_picture(app, forecast):
     np.testing.assert_allclose(app.picture.field, (ds["geopotential"].sel(one) < 14000).mean("number"))
     assert "probability of less than 14000 m² s⁻²" in app.picture.title
     app.variable = "2m_temperature"
-    assert app.level is None and not app._widget["level"].visible
+    assert app.level is None and not app._sidebar.widgets["level"].visible
 
 
 def test_the_slider_moves_the_map_when_it_is_let_go(app, forecast):
-    slider, (first, second) = app._widget["lead"], forecast.forecast[LEAD].values
+    slider, (first, second) = app._sidebar.widgets["lead"], forecast.forecast[LEAD].values
     slider.value = second
     assert app.lead == first
     with param.edit_constant(slider):
@@ -201,9 +206,10 @@ def test_without_truth_the_plume_has_none(forecast):
 
 def test_spectra_follow_the_lead(app, forecast):
     app.tab = 1
-    first = layers(app.drawn)
+    assert app._tabs.active == 1
+    first = layers(app.drawn[0].object)
     app.lead = app.reader.leads[1]
-    second = layers(app.drawn)
+    second = layers(app.drawn[0].object)
     assert set(second) == {"mean of the members' power", "power of the ensemble mean", "truth"}
     np.testing.assert_array_equal(second["truth"][:, 0], np.arange(1, 17))
     assert not np.array_equal(first["truth"], second["truth"])
@@ -213,10 +219,64 @@ def test_spectra_follow_the_lead(app, forecast):
     assert second["truth"][2, 1] == pytest.approx(np.average(power, weights=weight), rel=1e-3)
 
 
+def test_spectra_by_degree_are_those_of_the_whole_globe(app, forecast):
+    """The mean square of the members and of the truth comes back as the sum of the power over the degrees (Parseval)."""
+    app.tab, app.spectrum = 1, "degree"
+    now = {"time": app.time, LEAD: app.lead}
+    members, truth = forecast.forecast["2m_temperature"].sel(now), forecast.truth["2m_temperature"].sel(time=app.time + app.lead)
+    area = xr.DataArray(Grid.of(truth).area, {"latitude": truth.latitude}, ["latitude"])
+    drawn = layers(app.drawn[0].object)
+    for name, field in (("truth", truth), ("mean of the members' power", members), ("power of the ensemble mean", members.mean("number"))):
+        about_mean = field - field.weighted(area).mean(("latitude", "longitude"))
+        expected = float((about_mean**2).weighted(area).mean(("latitude", "longitude")).mean())
+        assert drawn[name][:, 1].sum() == pytest.approx(expected, rel=0.05)  # what the grid cannot resolve is not among the degrees
+    assert drawn["truth"][:, 0].tolist() == list(range(1, 16))
+    assert "the globe, lead 6 h" in title_of(app.drawn[0].object)
+
+
+def title_of(element: hv.Element) -> str:
+    element = element[()] if isinstance(element, hv.DynamicMap) else element
+    return element.opts.get("plot").kwargs["title"]
+
+
+def test_power_against_the_lead_is_told_over_that_of_the_truth(app, forecast):
+    app.tab, app.spectrum, app.lead = 1, "degree", app.reader.leads[1]
+    ratios = layers(app.drawn[1].object)
+    assert list(ratios) == ["6 h", "24 h"]
+    spectrum = layers(app.drawn[0].object)
+    expected = spectrum["mean of the members' power"][:, 1] / spectrum["truth"][:, 1]
+    np.testing.assert_allclose(ratios["24 h"][:, 1], expected, rtol=1e-6)
+    alone = aeris.explore(forecast.forecast)
+    alone.tab = 1
+    ratios = layers(alone.drawn[1].object)
+    np.testing.assert_allclose(ratios["6 h"][:, 1], 1.0)
+    assert not np.allclose(ratios["24 h"][:, 1], 1.0)
+    assert "over that at 6 h" in title_of(alone.drawn[1].object)
+
+
+def test_of_a_fine_grid_only_some_members_are_transformed(app, monkeypatch):
+    monkeypatch.setattr(tabs, "SPECTRUM_VALUES", 2 * 16 * 32)
+    app.tab = 1
+    assert "power of 2 of 3 members" in title_of(app.drawn[0].object)
+    assert "power of 1 of 3 members over that of the truth" in title_of(app.drawn[1].object)
+
+
+def test_spectra_of_an_archive_that_fills_end_where_it_stands(growing):
+    app = aeris.explore(growing.path)
+    app.time = app.reader.times[1]
+    app.tab = 1
+    assert "0 members" in notice(app) and app.drawn is None
+    growing.gain(0, range(2), time=1)
+    app.refresh()
+    assert list(layers(app.drawn[1].object)) == ["6 h", "12 h"]
+
+
 def test_a_spectrum_of_a_field_with_gaps_is_refused_in_words(app):
     app.variable = "sea_surface_temperature"
     app.tab, app.band = 1, (-90.0, 90.0)
     assert "missing cells" in notice(app)
+    app.spectrum = "degree"
+    assert "value in every cell" in notice(app) and app.drawn is None
     app.variable = "2m_temperature"
     assert notice(app) == ""
 
@@ -252,6 +312,89 @@ def test_extremes_follow_the_threshold(app, forecast):
     assert table.object["probability"].tolist() == [1.0] * len(table.object)
     app.threshold = 350.0
     assert app.drawn[0].object.dimension_values("probability").tolist() == [0.0, 0.0]
+
+
+# ------------------------------------------------------------------ spread and error
+
+
+def test_skill_is_that_of_verify_for_this_channel_and_initial_time(app, forecast):
+    app.variable, app.level, app.time, app.tab = "geopotential", 850, app.reader.times[1], SKILL
+    one = forecast.forecast[["geopotential"]].sel(time=[app.time], level=[850])
+    scores = aeris.verify(one, forecast.truth, baselines=()).sel(system="forecast", level=850)
+    drawn = [layers(pane.object) for pane in app.drawn]
+    np.testing.assert_allclose(drawn[0]["RMSE of the mean"][:, 1], scores["rmse.geopotential"], rtol=1e-6)
+    np.testing.assert_allclose(drawn[0]["spread"][:, 1], scores["spread.geopotential"], rtol=1e-6)
+    np.testing.assert_allclose(drawn[1][""][:, 1], scores["spread_skill.geopotential"], rtol=1e-6)
+    assert drawn[0]["spread"][:, 0].tolist() == [6, 24]
+    for lead in app.reader.leads:
+        app.lead = lead
+        ranks = rank_histogram(one.sel({LEAD: [lead]}), forecast.truth)["geopotential"].values.ravel()
+        bars = next(layer for layer in app.drawn[2].object if isinstance(layer, hv.Histogram))
+        np.testing.assert_allclose(bars.dimension_values("relative frequency"), ranks)
+        assert "among 3 members" in title_of(app.drawn[2].object)
+
+
+def test_without_truth_the_skill_tab_says_so(forecast):
+    app = aeris.explore(forecast.forecast)
+    app.tab = SKILL
+    assert "no truth" in notice(app) and app.drawn is None
+    app.tab = 0
+    assert notice(app) == ""
+    app = aeris.explore(forecast.forecast, forecast.truth.drop_vars("2m_temperature"))
+    app.tab = SKILL
+    assert "The truth has no temperature at 2 m" in notice(app)
+
+
+def test_a_large_archive_is_scored_when_asked_to_and_lead_by_lead(app, monkeypatch):
+    monkeypatch.setattr(dashboard, "AT_ONCE", 0)
+    computed = []
+    known = app._skills.compute
+    monkeypatch.setattr(app._skills, "compute", lambda scene, lead: (computed.append(lead), known(scene, lead)))
+    app.tab = SKILL
+    assert computed == [] and "2 of 2 leads are not computed yet" in app.drawn[0][1].object
+
+    async def press_and_wait() -> None:
+        app._compute.clicks += 1
+        while app._worker is not None:
+            await asyncio.sleep(0.05)
+
+    asyncio.run(asyncio.wait_for(press_and_wait(), 30))
+    assert computed == list(app.reader.leads)
+    assert layers(app.drawn[0].object)["spread"][:, 0].tolist() == [6, 24]
+    app.variable = "geopotential"
+    assert "2 of 2 leads" in app.drawn[0][1].object
+    app.variable = "2m_temperature"
+    assert len(computed) == 2 and layers(app.drawn[0].object)["spread"][:, 0].tolist() == [6, 24]
+
+
+def test_leads_that_gain_members_are_scored_anew(growing):
+    truth = growing.expected([3, 3]).isel(time=0, number=1, drop=True).rename({LEAD: "time"})
+    truth = truth.assign_coords(time=growing.archive.times[0] + growing.archive.leads)
+    app = aeris.explore(growing.path, truth)
+    app.tab = SKILL
+    before = layers(app.drawn[0].object)["spread"][:, 1]
+    np.testing.assert_allclose(before[1:], np.std([0, 1000], ddof=1), rtol=1e-4)
+    growing.gain(1, range(1, 2))
+    app.refresh()
+    after = layers(app.drawn[0].object)["spread"][:, 1]
+    np.testing.assert_allclose(after[:2], np.std([0, 1000, 2000, 3000], ddof=1), rtol=1e-4)
+    assert after[2] == before[2]
+
+
+def test_members_that_are_missing_in_memory_are_left_out_of_spectra_and_skill(growing, recwarn):
+    """Without a ledger only the values tell who is there."""
+    archive = growing.expected([3, 1])
+    archive["2m_temperature"][0, 1, 2] = np.nan  # one member is left at the last lead
+    truth = archive.isel(time=0, number=0, drop=True).rename({LEAD: "time"})
+    app = aeris.explore(archive, truth.assign_coords(time=archive.time.values[0] + archive[LEAD].values))
+    app.tab = 1
+    assert list(layers(app.drawn[1].object)) == ["6 h", "12 h", "18 h"]
+    app.tab = SKILL
+    spread = layers(app.drawn[0].object)["spread"][:, 1]
+    np.testing.assert_allclose(spread, [np.std([0, 1000, 2000, 3000], ddof=1), np.std([0, 1000], ddof=1), np.nan], rtol=1e-4)
+    app.lead = app.reader.leads[2]
+    assert len(app.drawn) == 2  # no ranks among one member
+    assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
 
 
 # ------------------------------------------------------------------ an archive that fills
@@ -339,7 +482,7 @@ def test_no_network_is_needed(network_refused, forecast):
         for name in PROJECTIONS:
             app.projection = name
             hv.renderer("bokeh").get_plot(app._map_pane.object)
-        for tab in range(4):
+        for tab in range(5):
             app.tab = tab
 
 
@@ -370,6 +513,24 @@ def served(forecast, tmp_path) -> Iterator[str]:
 def test_the_command_serves_on_this_machine_and_prints_where(served):
     assert served.startswith("http://127.0.0.1:")
     assert "f.zarr" in urlopen(served, timeout=60).read().decode()
+
+
+@pytest.mark.slow
+def test_who_does_not_know_the_address_is_refused(served):
+    """Another user of this machine, who can reach the port."""
+    root, _, secret = served.partition("?")
+    forged = secret.rpartition(".")[0] + "." + "A" * 43
+    for guess in ("", "?", "?bokeh-session-id=x", f"?{forged}", "autoload.js?bokeh-autoload-element=x"):
+        with pytest.raises(HTTPError) as refusal:
+            urlopen(root + guess, timeout=60)
+        assert refusal.value.code == 403
+
+
+@pytest.mark.parametrize("behind", ["hub.example.org", "https://*", "https://hub.example.org?next=/", "ftp://hub.example.org", "https://"])
+def test_what_a_browser_cannot_come_through_is_refused(forecast, tmp_path, behind):
+    forecast.forecast.to_zarr(tmp_path / "f.zarr", consolidated=False)
+    with pytest.raises(ConfigurationError, match=r"address of a Jupyter server.*https://hub.example.org/user/me"):
+        make_server(tmp_path / "f.zarr", behind=behind)
 
 
 # ------------------------------------------------------------------ in a browser
@@ -407,7 +568,7 @@ def test_in_a_browser_the_slider_moves_the_map_and_a_click_the_plume(served):
         assert plumes(page.evaluate(TITLES)) != plumes(before)
         browser.close()
     assert faults == []
-    assert [url for url in asked if not url.startswith((served, "data:", "blob:"))] == []
+    assert [url for url in asked if not url.startswith((served.partition("?")[0], "data:", "blob:"))] == []
 
 
 def plumes(titles: list[str]) -> str:

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from aeris.errors import EngineLost
 from aeris.run import Run
-from aeris.views.live import duration, live, numbers, page, progress_of
+from aeris.views.live import Live, duration, live, numbers, page, progress_of
 from aeris.views.training import training_figure
 
 STEPS = 200
@@ -63,6 +64,14 @@ def test_the_page_holds_numbers_and_curves(run):
     assert labels == ["loss", "gradient norm", "step size", "samples s⁻¹"]
 
 
+def test_a_run_that_failed_says_how_it_goes_on(run):
+    assert "Called again" not in page(run)
+    (run.path / "checkpoints" / "step-00000050").mkdir(parents=True)
+    (run.path / "checkpoints" / "step-00000050" / "manifest.json").touch()
+    tell(run.path, state="failed", reason="rank 3 has gone")
+    assert "failed: rank 3 has gone. Called again with the same arguments, train goes on from step 50" in page(run)
+
+
 def test_a_terminal_follows_to_the_end(run, capsys):
     def finish():
         time.sleep(0.6)
@@ -75,6 +84,17 @@ def test_a_terminal_follows_to_the_end(run, capsys):
     assert live(run) is None
     thread.join()
     assert "200/200" in capsys.readouterr().err
+
+
+def test_a_cell_that_is_stopped_shows_where_the_run_stood(run, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda html, display_id: SimpleNamespace(update=lambda html: shown.append(html.data)))
+    view = Live(run, interval=60)
+    with (run.path / "logbook.jsonl").open("a") as logbook:
+        logbook.write(json.dumps(line(61)) + "\n")
+    tell(run.path, state="stopped")
+    view.stop()
+    assert "61 of 200" in shown[-1] and "stopped" in shown[-1]
 
 
 def test_waiting_ends_with_the_run_and_tells_why_it_failed(run):
