@@ -19,19 +19,13 @@ from aeris.verification.pairing import PIECE_VALUES
 YEAR = np.timedelta64(1, "D").astype("timedelta64[ns]").astype(np.int64) * 365.2425
 
 
-def design(times: np.ndarray, harmonics: int) -> np.ndarray:
-    """The functions of the annual cycle at given times, ``(time, 1 + 2 harmonics)``."""
-    phase = 2 * np.pi * times.astype("datetime64[ns]").astype(np.int64) / YEAR
-    turns = phase[:, None] * np.arange(1, harmonics + 1)
-    return np.concatenate([np.ones((len(times), 1)), np.cos(turns), np.sin(turns)], axis=1)
-
-
 @dataclass(frozen=True)
 class AnnualCycle:
     """A fitted annual cycle.
 
     Attributes:
-        coefficients: ``(hour, term, ...)`` in the unit of the series; NaN where the past is missing.
+        coefficients: ``(hour, term, ...)`` in the unit of the series: the mean, the cosines, the sines. NaN where the past has gaps; the
+            attribute ``incomplete_places`` counts the places that have some.
         harmonics: How many.
     """
 
@@ -42,8 +36,8 @@ class AnnualCycle:
     def fit(cls, past: xr.DataArray, harmonics: int = 3) -> AnnualCycle:
         """Fits the cycle to a series, read in pieces along ``time``.
 
-        A time at which all is missing is left out. A place that lacks other times is NaN in the fit: it has no cycle that could be
-        compared with its neighbours'; the attribute ``incomplete_places`` of the coefficients counts such places.
+        A time at which all is missing is left out. A place that lacks other times has no cycle that could be compared with its
+        neighbours': it is NaN in the fit, and counted.
 
         Args:
             past: ``(time, ...)``, lazy or not.
@@ -76,7 +70,7 @@ class AnnualCycle:
                 "The hour of the day must be one of the past's",
                 "Fit it to states of the same hours",
             )
-        basis = design(index.values, self.harmonics)
+        basis = _basis(index.values, self.harmonics)
         values = np.empty((len(index), *self.coefficients.shape[2:]))
         for hour in index.hour.unique():
             on = index.hour == hour
@@ -96,16 +90,23 @@ class AnnualCycle:
         return (series - cycle).transpose(*series.dims).assign_attrs(series.attrs)
 
 
+def _basis(times: np.ndarray, harmonics: int) -> np.ndarray:
+    """The functions of the annual cycle at given times, ``(time, 1 + 2 harmonics)``."""
+    phase = 2 * np.pi * times.astype("datetime64[ns]").astype(np.int64) / YEAR
+    turns = phase[:, None] * np.arange(1, harmonics + 1)
+    return np.concatenate([np.ones((len(times), 1)), np.cos(turns), np.sin(turns)], axis=1)
+
+
 def _fit(past: xr.DataArray, harmonics: int) -> xr.DataArray:
     """Least squares from sums over pieces of time: XᵀX and Xᵀy."""
     terms = 1 + 2 * harmonics
     square, product = np.zeros((terms, terms)), np.zeros((terms, *past.shape[1:]))
     known = np.zeros(past.shape[1:], int)
     times: list[np.ndarray] = []
-    for piece in time_pieces(past):
+    for piece in pieces_along(past, "time"):
         values = piece.values.astype("float64")
         there = ~np.isnan(values.reshape(len(values), -1)).all(axis=1)
-        basis, values = design(piece.time.values[there], harmonics), values[there]
+        basis, values = _basis(piece.time.values[there], harmonics), values[there]
         square += basis.T @ basis
         product += np.einsum("tk,t...->k...", basis, np.nan_to_num(values))
         known += (~np.isnan(values)).sum(axis=0)
@@ -114,7 +115,7 @@ def _fit(past: xr.DataArray, harmonics: int) -> xr.DataArray:
     if used < terms or (harmonics and _longest_gap(np.concatenate(times)) > 0.5 / harmonics):
         raise DataError(
             f"{used} known times from {pd.Timestamp(past.time.values[0]):%Y-%m-%d} to {pd.Timestamp(past.time.values[-1]):%Y-%m-%d}",
-            f"{harmonics} harmonics of the year need {terms} times or more, and none of its gaps may be longer than half the shortest period",
+            f"{harmonics} harmonics of the year need {terms} times or more, and no gap longer than half the shortest period",
             "Give at least one whole year, better ten, or harmonics=0 for the mean alone",
         )
     coefficients = np.where(known == used, np.linalg.solve(square, product.reshape(terms, -1)).reshape(product.shape), np.nan)
@@ -129,8 +130,8 @@ def _longest_gap(times: np.ndarray) -> float:
     return float(np.diff(phase, append=phase[0] + 1).max())
 
 
-def time_pieces(field: xr.DataArray, most: int | None = None) -> Iterator[xr.DataArray]:
-    """Cuts a field along ``time`` into pieces of at most `most` values, one time at least."""
-    step = max(1, (most or PIECE_VALUES) * field.sizes["time"] // max(1, field.size))
-    for first in range(0, field.sizes["time"], step):
-        yield field.isel(time=slice(first, first + step))
+def pieces_along(field: xr.DataArray, dim: str) -> Iterator[xr.DataArray]:
+    """Cuts a field along one dimension into pieces of at most ``PIECE_VALUES`` values, one step at least."""
+    step = max(1, PIECE_VALUES * field.sizes[dim] // max(1, field.size))
+    for first in range(0, field.sizes[dim], step):
+        yield field.isel({dim: slice(first, first + step)})

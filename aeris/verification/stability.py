@@ -25,26 +25,29 @@ from scipy import stats
 
 from aeris.data.grid import Grid
 from aeris.errors import ConfigurationError, DataError
-from aeris.verification.daily import need_plausible, need_units
+from aeris.verification.daily import DAY, need_plausible, need_units
 from aeris.verification.pairing import CELLS, LEAD, attributes_of, need_same_grid, open_archive
-from aeris.verification.seasons import AnnualCycle, time_pieces
+from aeris.verification.seasons import AnnualCycle, pieces_along
 from aeris.verification.spectra import power
 
 HARMONICS = 2
 """Of the annual cycle, of fields and of their statistics."""
 
+TERMS = 1 + 2 * HARMONICS
+"""Of that cycle, its mean among them."""
+
 PARTS = 4
 """Of the past, each of which is held against the others."""
 
-LEAST_WINDOWS = 20
-"""Fewer windows of the past do not tell how much a window's mean varies."""
+LEAST_DAYS, LEAST_WINDOWS = 2 * 365, 20
+"""A shorter past does not tell a season from the weather of its only year, and fewer windows not how much their means vary."""
 
 
 class _Judged(NamedTuple):
-    """A variable's windows: values less the climate's, the sampling error, windows of the past, members that are missing."""
+    """A variable's windows: values less the climate's, their standard error, windows of the past, members that are missing."""
 
     value: xr.DataArray
-    sigma: xr.DataArray
+    error: xr.DataArray
     past_windows: int
     missing: int
 
@@ -66,67 +69,80 @@ def stability(
 
         d = (mean of the forecast's window − climate's value at that season) / (σ √(1 + q/N)),
 
-    N being the windows of the past and q = 1 + 2·2 the terms of the annual cycle. **Stable** means |d| ≤ limit for all variables, levels,
-    statistics and windows, the limit being that quantile of Student's t (N − q degrees of freedom) at which a forecast drawn from the
-    climate itself is called unstable with probability `risk` or less (Bonferroni: risk over the number of comparisons). Averages over
-    members vary less than a single window of the past, so that for an ensemble the risk is smaller than stated. A value that is not
-    finite is unstable.
+    N being the windows of the past and q = 1 + 2·2 the terms of the annual cycle. **Stable** means ``|d| ≤ limit`` for all variables,
+    levels, statistics and windows, the limit being that quantile of Student's t (N − q degrees of freedom) at which a forecast drawn
+    from the climate itself is called unstable with probability `risk` or less (Bonferroni: risk over the number of comparisons).
+    Averages over members vary less than a single window of the past, so that for an ensemble the risk is smaller than stated. A value
+    that is not finite is unstable, and a forecast of which members are missing is not called stable: they may have left the finite
+    numbers, or not be computed yet.
 
     What it cannot see: a departure below about ``limit`` σ in every window, and errors that leave these statistics as they are, such as a
     wrong place of the storm tracks. It takes window means as Gaussian and successive windows of the past as independent. The past must
     not be that of a changing climate: its trend would be in σ.
 
     Args:
-        fc: Forecast archive of many days, or the path of one. Members that are NaN at a lead are left out there.
-        past: Canonical dataset of the truth's climate, on the same grid, with times at the hours of the day of the forecast's valid times.
+        fc: Forecast archive of many days, or the path of one. Members that are NaN at a lead are left out of the means, and counted.
+        past: Canonical dataset of the truth's climate, two years or more on the same grid, with times at the hours of the day of the
+            forecast's valid times.
         variables: Those to look at; all that both hold where there is none.
         days: Length of a window in days, at least one step of the forecast.
         risk: Probability of a false alarm, between 0 and 1.
 
     Returns:
         Dataset with, by variable, ``value.{variable}`` (window mean less the climate's, ``(statistic, prediction_timedelta, [level])``,
-        at the last lead of each window), ``sigma.{variable}``, ``departure.{variable}`` in standard errors, and ``stable.{variable}``;
-        ``limit``; and ``stable``, the verdict on all. Attributes: ``missing_members``, ``leads_left_out``, ``past_windows``,
-        ``comparisons``.
+        at the last lead of each window), ``error.{variable}``, its standard error σ √(1 + q/N), ``departure.{variable}``, their ratio
+        d, and ``stable.{variable}``; ``limit``; and ``stable``, the verdict on all. Attributes: ``missing_members``,
+        ``leads_left_out``, ``past_windows``, ``comparisons``.
 
     Raises:
-        DataError: The past is shorter than twenty windows or than its annual cycle needs, lacks an hour of the day, has gaps; or a window
-            of the forecast has no member.
+        DataError: The past is shorter than two years or twenty windows, lacks an hour of the day, or has gaps; or a lead of the forecast
+            has no member.
         ConfigurationError: A window or a risk that cannot be.
     """
-    archive, names = _compared(open_archive(fc), past, variables)
-    width, windows, left_out = _windows(archive[LEAD].values, days)
     if not 0 < risk < 1:
         raise ConfigurationError(f"A risk of {risk}", "It is a probability between 0 and 1", "Give 0.05")
+    archive = open_archive(fc)
+    names = _compared(archive, past, variables)
+    width, windows, left_out = _windows(archive[LEAD].values, days)
     past = _at_hours(past, archive)
-    judged = {name: _statistics_of(name, archive, past, width, windows) for name in names}
-    comparisons = sum(int(np.prod(entry.value.shape)) for entry in judged.values())
+    judged = {name: _judge(archive[name], past[name], width, windows) for name in names}
+    comparisons = sum(entry.value.size for entry in judged.values())
     count = min(entry.past_windows for entry in judged.values())
-    terms = 1 + 2 * HARMONICS
-    limit = float(stats.t.isf(risk / 2 / comparisons, count - terms))
+    limit = float(stats.t.isf(risk / 2 / comparisons, count - TERMS))
     result = xr.Dataset({"limit": ((), limit, {"units": "1", "long_name": "largest departure of a stable forecast"})})
     for name, entry in judged.items():
-        error = entry.sigma * np.sqrt(1 + terms / entry.past_windows)
-        departure = (entry.value / error).assign_attrs(units="1", long_name=f"departure in standard errors, {name}")
-        result = result.assign({f"value.{name}": entry.value, f"sigma.{name}": entry.sigma, f"departure.{name}": departure})
+        departure = (entry.value / entry.error).assign_attrs(units="1", long_name=f"departure in standard errors, {name}")
+        result = result.assign({f"value.{name}": entry.value, f"error.{name}": entry.error, f"departure.{name}": departure})
         result[f"stable.{name}"] = bool((abs(departure) <= limit).all())
-    result["stable"] = all(bool(result[f"stable.{name}"]) for name in names)
     missing = sum(entry.missing for entry in judged.values())
+    result["stable"] = not missing and all(bool(result[f"stable.{name}"]) for name in names)
     return result.assign_attrs(missing_members=missing, leads_left_out=left_out, past_windows=count, comparisons=comparisons)
 
 
 def reasons(verdict: xr.Dataset, most: int = 5) -> list[str]:
-    """Why a forecast is not stable: its largest departures in words, the largest first; empty where it is stable."""
-    limit, found = float(verdict.limit), []
+    """Why a forecast is not stable: its largest departures in words, the largest first; empty where it is stable.
+
+    Args:
+        verdict: From `stability`.
+        most: How many, at most.
+    """
+    limit, missing = float(verdict.limit), verdict.attrs["missing_members"]
+    found = [(np.inf, f"{missing} fields of members are missing")] if missing else []
     for name in (str(key).removeprefix("departure.") for key in verdict if str(key).startswith("departure.")):
-        departure = verdict[f"departure.{name}"]
-        for place in np.argwhere(~(abs(departure.values) <= limit)):
-            at = departure[tuple(place)]
-            level = f" at {int(at.level)} hPa" if "level" in at.coords else ""
-            days = at[LEAD].values / np.timedelta64(1, "D")
-            size = float(at) if np.isfinite(at) else np.inf
-            found.append((abs(size), f"{at.statistic.item()} of {name}{level} by day {days:g}: {size:+.1f}, limit {limit:.1f}"))
+        departure, value = verdict[f"departure.{name}"], verdict[f"value.{name}"]
+        for place in map(tuple, np.argwhere(~(abs(departure.values) <= limit))):
+            size = float(departure[place].fillna(np.inf))
+            found.append((abs(size), f"{_departure_text(name, value[place])}, {size:+.1f} standard errors, limit {limit:.1f}"))
     return [text for _, text in sorted(found, key=lambda pair: -pair[0])[:most]]
+
+
+def _departure_text(name: str, value: xr.DataArray) -> str:
+    """One window mean in words: the mean less the climate's, or by how much the climate's power is multiplied."""
+    statistic, days = value.statistic.item(), value[LEAD].values / DAY
+    level = f" at {int(value.level)} hPa" if "level" in value.coords else ""
+    units = value.attrs["units"].partition(",")[0]
+    size = f"{float(value):+.2g} {units}" if statistic == "mean" else f"{np.exp(float(value)):.2g} times the climate's"
+    return f"{statistic} of {name}{level} by day {days:g}: {size}"
 
 
 def climate_statistics(field: xr.DataArray, cycle: AnnualCycle, valid: np.ndarray | None = None, dim: str = "time") -> xr.DataArray:
@@ -145,17 +161,16 @@ def climate_statistics(field: xr.DataArray, cycle: AnnualCycle, valid: np.ndarra
         DataError: A part of the field is missing where the cycle is not, or the grid cannot be analysed.
     """
     anomaly = cycle.anomalies(field, valid, dim).transpose(..., *CELLS)
-    anomaly, there = _filled(field, anomaly, cycle)
-    spectrum = power(anomaly)
-    area = xr.DataArray(Grid.of(field).area, dims="latitude")
-    known = cycle.coefficients.isel(hour=0, term=0, drop=True).notnull()
-    mean = (anomaly * area).sum(CELLS) / (known * area).sum(CELLS)
-    octaves = list(_octaves(int(spectrum.degree[-1])))
+    known = cycle.coefficients.isel(term=0, drop=True).notnull().all("hour")
+    there = anomaly.notnull().any(CELLS)
+    _need_whole(anomaly.isnull() & known & there, known, str(field.name or "the field"))
+    filled = anomaly.fillna(0.0)
+    area = known * xr.DataArray(Grid.of(field).area, dims="latitude")
     with np.errstate(divide="ignore", invalid="ignore"):
-        found: dict[str, xr.DataArray] = {"mean": mean, "variance": _log_power(spectrum, 1, None)}
-        for low, high in octaves:
-            label = f"power {low}" if low == high else f"power {low}-{high}"
-            found[label] = _log_power(spectrum, low, high)
+        spectrum = power(filled)
+        found = {"mean": (filled * area).sum(CELLS, skipna=False) / area.sum(CELLS), "variance": _log_power(spectrum, 1, None)}
+        for low, high in _octaves(int(spectrum.degree[-1])):
+            found[f"power {low}" if low == high else f"power {low}-{high}"] = _log_power(spectrum, low, high)
     names = xr.IndexVariable("statistic", np.array(list(found)))
     joined = xr.concat(list(found.values()), names, coords="minimal", compat="override", combine_attrs="drop")
     # What cannot be computed of a field that is there is a failure of the forecast, not a gap.
@@ -175,23 +190,19 @@ def _octaves(largest: int) -> Iterator[tuple[int, int]]:
         low *= 2
 
 
-def _filled(field: xr.DataArray, anomaly: xr.DataArray, cycle: AnnualCycle) -> tuple[xr.DataArray, xr.DataArray]:
-    """Anomalies with zero where the climate is never known (land, for the sea's temperature), and which maps are there at all."""
-    there = anomaly.notnull().any(CELLS)
-    known = cycle.coefficients.isel(term=0, drop=True).notnull().all("hour")
-    gaps = anomaly.isnull() & known & there
+def _need_whole(gaps: xr.DataArray, known: xr.DataArray, name: str) -> None:
     if gaps.any():
         raise DataError(
-            f"{int(gaps.sum())} values of {field.name or 'the field'} are missing where the climate is known",
+            f"{int(gaps.sum())} values of {name} are missing where the climate is known",
             "A global mean and a spectrum need every cell",
             "Fill them, or leave the variable out with variables=[...]",
         )
     if not known.any():
-        raise DataError(f"The climate of {field.name or 'the field'} is known nowhere", "Its past has gaps in every cell", "Fill them")
-    return anomaly.fillna(0.0), there
+        raise DataError(f"The climate of {name} is known nowhere", "Its past has gaps in every cell", "Fill them")
 
 
-def _compared(archive: xr.Dataset, past: xr.Dataset, variables: list[str] | None) -> tuple[xr.Dataset, list[str]]:
+def _compared(archive: xr.Dataset, past: xr.Dataset, variables: list[str] | None) -> list[str]:
+    """The variables that are judged."""
     need_same_grid("the past", past, archive)
     common = [str(name) for name in archive.data_vars if name in past and {"time", LEAD, *CELLS} <= set(archive[name].dims)]
     names = common if variables is None else variables
@@ -205,7 +216,7 @@ def _compared(archive: xr.Dataset, past: xr.Dataset, variables: list[str] | None
     for name in names:
         need_units("The forecast", archive[name])
         need_units("The past", past[name])
-    return archive, names
+    return names
 
 
 def _windows(leads: np.ndarray, days: float) -> tuple[pd.Timedelta, list[np.ndarray], int]:
@@ -215,8 +226,8 @@ def _windows(leads: np.ndarray, days: float) -> tuple[pd.Timedelta, list[np.ndar
     if width < step:
         raise ConfigurationError(f"A window of {width}", f"It holds at least one step of the forecast, {step}", "Give a longer window")
     number = np.ceil(leads / width.to_timedelta64()).astype(int) - 1
-    last = leads[-1] / width.to_timedelta64()
-    windows = [np.flatnonzero(number == k) for k in range(int(last + 1e-9)) if (number == k).any()]
+    full = int(leads[-1] / width.to_timedelta64() + 1e-9)
+    windows = [np.flatnonzero(number == k) for k in range(full) if (number == k).any()]
     if len(windows) < 2:
         raise DataError(
             f"Leads up to {pd.Timedelta(leads[-1])} and windows of {width}",
@@ -233,49 +244,28 @@ def _at_hours(past: xr.Dataset, archive: xr.Dataset) -> xr.Dataset:
         raise DataError(
             "Initial times whose valid times fall on different hours of the day", "All must have the same", "Judge them one by one with sel"
         )
-    held = past.get_index("time").hour
-    lacking = sorted(hours[0] - set(held))
+    times = past.get_index("time")
+    lacking = sorted(hours[0] - set(times.hour))
     if lacking:
         raise DataError(f"The past has no time at {lacking[0]} UTC", "It needs the hours of the forecast's valid times", "Give more of it")
-    return past.isel(time=np.flatnonzero(np.isin(held, list(hours[0]))))
+    length = (times[-1] - times[0]) / DAY
+    if length < LEAST_DAYS - 1:
+        raise DataError(f"A past of {length:.0f} days", f"A climate is known from {LEAST_DAYS} days on", "Give a longer past")
+    return past.isel(time=np.flatnonzero(times.hour.isin(list(hours[0]))))
 
 
-def _statistics_of(name: str, archive: xr.Dataset, past: xr.Dataset, width: pd.Timedelta, windows: list[np.ndarray]) -> _Judged:
+def _judge(forecast: xr.DataArray, past: xr.DataArray, width: pd.Timedelta, windows: list[np.ndarray]) -> _Judged:
     """Window means of one variable less the climate's, and how much windows of the past vary."""
-    ours, theirs = _on_common_levels(archive[name], past[name])
-    cycle = AnnualCycle.fit(theirs, HARMONICS)
+    ours, theirs = _on_common_levels(forecast, past)
     normal = _past_statistics(theirs)
-    gaps = int(normal.isel(statistic=0).isnull().sum())
-    if gaps:
-        raise DataError(
-            f"{gaps} fields of the past lack {name}", "The climate's own variation needs a past without gaps", "Give a whole past"
-        )
     course = AnnualCycle.fit(normal, HARMONICS)
     sigma, count = _window_deviation(course.anomalies(normal), width)
-    departures, missing = _departures(ours, cycle, course)
+    departures, missing = _departures(ours, AnnualCycle.fit(theirs, HARMONICS), course)
     means = [departures.isel({LEAD: window}).mean(LEAD) for window in windows]
-    value = xr.concat(means, xr.IndexVariable(LEAD, ours[LEAD].values[[window[-1] for window in windows]]))
-    about = {"units": attributes_of(ours)["units"] + ", or 1 for ln of power", "long_name": f"window mean less the climate's, {name}"}
-    return _Judged(
-        value.transpose("statistic", ...).assign_attrs(about),
-        sigma.assign_attrs(about, long_name=f"sampling error, {name}"),
-        count,
-        missing,
-    )
-
-
-def _past_statistics(past: xr.DataArray) -> xr.DataArray:
-    """The statistics of past fields, each part of the past against the cycle of the other parts.
-
-    Against a cycle that it was fitted to, the past would vary less than any forecast can.
-    """
-    parts = np.array_split(np.arange(past.sizes["time"]), PARTS)
-    found = []
-    for part in parts:
-        others = AnnualCycle.fit(past.isel(time=np.setdiff1d(np.arange(past.sizes["time"]), part)), HARMONICS)
-        pieces = time_pieces(past.isel(time=slice(part[0], part[-1] + 1)))
-        found += [climate_statistics(piece.load(), others) for piece in pieces]
-    return xr.concat(found, "time")
+    value = xr.concat(means, xr.IndexVariable(LEAD, ours[LEAD].values[[window[-1] for window in windows]])).transpose("statistic", ...)
+    units = {"units": f"{attributes_of(ours)['units']}, or 1 for ln of power"}
+    error = (sigma * np.sqrt(1 + TERMS / count)).assign_attrs(units, long_name=f"standard error, {ours.name}")
+    return _Judged(value.assign_attrs(units, long_name=f"window mean less the climate's, {ours.name}"), error, count, missing)
 
 
 def _on_common_levels(ours: xr.DataArray, theirs: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
@@ -287,6 +277,27 @@ def _on_common_levels(ours: xr.DataArray, theirs: xr.DataArray) -> tuple[xr.Data
             f"{ours.name} has no level in common with its past", "A level is judged against its own past", "Give one that both hold"
         )
     return ours.sel(level=levels), theirs.sel(level=levels)
+
+
+def _past_statistics(past: xr.DataArray) -> xr.DataArray:
+    """The statistics of past fields, each part of the past against the cycle of the other parts.
+
+    Against a cycle that it was fitted to, the past would vary less than any forecast can.
+
+    Raises:
+        DataError: A field of the past is missing.
+    """
+    found = []
+    for part in np.array_split(np.arange(past.sizes["time"]), PARTS):
+        others = AnnualCycle.fit(past.drop_isel(time=part), HARMONICS)
+        found += [climate_statistics(piece.load(), others) for piece in pieces_along(past.isel(time=part), "time")]
+    joined = xr.concat(found, "time")
+    gaps = int(joined.isel(statistic=0).isnull().sum())
+    if gaps:
+        raise DataError(
+            f"{gaps} fields of the past lack {past.name}", "The climate's own variation needs a past without gaps", "Give a whole past"
+        )
+    return joined
 
 
 def _window_deviation(residuals: xr.DataArray, width: pd.Timedelta) -> tuple[xr.DataArray, int]:
@@ -301,7 +312,7 @@ def _window_deviation(residuals: xr.DataArray, width: pd.Timedelta) -> tuple[xr.
             "Give a longer past, or shorter windows",
         )
     means = residuals.groupby(xr.DataArray(number, dims="time", name="window")).mean().sel(window=whole)
-    variance = (means**2).sum("window") / (len(whole) - 1 - 2 * HARMONICS)
+    variance = (means**2).sum("window") / (len(whole) - TERMS)
     return variance**0.5, len(whole)
 
 
@@ -311,15 +322,11 @@ def _departures(forecast: xr.DataArray, cycle: AnnualCycle, course: AnnualCycle)
     Raises:
         DataError: At some lead there is no member at all.
     """
-    total, count, missing = xr.DataArray(0.0), xr.DataArray(0), 0
     need_plausible(str(forecast.name), forecast.isel({LEAD: 0, "time": 0}).values)
+    total, count, missing = xr.DataArray(0.0), xr.DataArray(0), 0
     for time in forecast.time.values:
-        valid = time + forecast[LEAD].values
-        leads = [
-            _one_start(piece, cycle, course, valid[np.isin(forecast[LEAD].values, piece[LEAD].values)])
-            for piece in _lead_pieces(forecast, time)
-        ]
-        values = xr.concat(leads, LEAD)
+        pieces = pieces_along(forecast.sel(time=time, drop=True), LEAD)
+        values = xr.concat([_less_climate(piece.load(), time, cycle, course) for piece in pieces], LEAD)
         there = values.isel(statistic=0, drop=True).notnull()
         total = total + values.where(there, 0.0).sum("number", skipna=False)
         count = count + there.sum("number")
@@ -334,10 +341,6 @@ def _departures(forecast: xr.DataArray, cycle: AnnualCycle, course: AnnualCycle)
     return total / count, missing
 
 
-def _one_start(piece: xr.DataArray, cycle: AnnualCycle, course: AnnualCycle, valid: np.ndarray) -> xr.DataArray:
-    return course.anomalies(climate_statistics(piece.load(), cycle, valid, LEAD), valid, LEAD)
-
-
-def _lead_pieces(forecast: xr.DataArray, time: np.datetime64) -> Iterator[xr.DataArray]:
-    """The fields of one initial time, in pieces along the lead."""
-    return (piece.rename(time=LEAD) for piece in time_pieces(forecast.sel(time=time, drop=True).rename({LEAD: "time"})))
+def _less_climate(members: xr.DataArray, time: np.datetime64, cycle: AnnualCycle, course: AnnualCycle) -> xr.DataArray:
+    valid = time + members[LEAD].values
+    return course.anomalies(climate_statistics(members, cycle, valid, LEAD), valid, LEAD)

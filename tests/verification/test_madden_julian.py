@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from aeris.data.grid import Grid
 from aeris.errors import ConfigurationError, DataError
-from aeris.verification.climate import bivariate_skill
-from aeris.verification.madden_julian import MaddenJulian, bands, without_background
+from aeris.verification.madden_julian import MaddenJulian, amplitude_and_phase, bands, bivariate_skill, without_background
 
 LEAD, U = "prediction_timedelta", "u_component_of_wind"
 PERIOD = 45.0
@@ -115,3 +116,66 @@ def test_what_is_missing_is_counted_or_refused(fitted):
         MaddenJulian.fit(truth, (("v_component_of_wind", 850),))
     with pytest.raises(ConfigurationError, match="-1 days"):
         without_background(bands(truth), -1)
+    apart = archive(["2009-06-01"], truth).isel({LEAD: slice(None, None, 2)})
+    with pytest.raises(DataError, match="lacks days between its leads"):
+        fitted.forecast_indices(apart, truth)
+
+
+def circle(days: int, period: float = 45.0) -> xr.DataArray:
+    angle = 2 * np.pi * np.arange(days) / period
+    values = np.sqrt(2) * np.stack([np.cos(angle), np.sin(angle)], 1)
+    return xr.DataArray(values, {"time": pd.date_range("2001-01-01", periods=days)}, ["time", "mode"])
+
+
+@given(turn=st.floats(0, 2 * np.pi), size=st.floats(0.1, 3))
+@settings(max_examples=25, deadline=None)
+def test_the_bivariate_scores_of_a_turned_forecast(turn, size):
+    """Turned by α and stretched by s, COR is cos α and the RMSE √(2 (1 + s² − 2 s cos α))."""
+    truth = circle(90)
+    turned = size * truth.values @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    lead = pd.to_timedelta([0], unit="D")
+    forecast = xr.DataArray(turned[:, None, None], {"time": truth.time, "number": [0], LEAD: lead}, ["time", "number", LEAD, "mode"])
+    found = bivariate_skill(forecast, truth)
+    assert float(found.correlation[0]) == pytest.approx(np.cos(turn), abs=1e-9)
+    assert float(found.rmse[0]) == pytest.approx(np.sqrt(max(0, 2 * (1 + size**2 - 2 * size * np.cos(turn)))), abs=1e-6)
+    assert int(found.cases[0]) == 90
+    forecast[7, 0, 0, 1] = np.nan
+    assert int(bivariate_skill(forecast, truth).cases[0]) == 89
+    with pytest.raises(DataError, match="two modes"):
+        bivariate_skill(forecast.isel(mode=[0]), truth)
+
+
+def test_phases_are_the_eighths_of_the_circle():
+    """By the signs and sizes that bound each sector of the diagram of Wheeler and Hendon."""
+    rng = np.random.default_rng(0)
+    indices = xr.DataArray(rng.standard_normal((200, 2)), dims=["time", "mode"])
+    indices[7, 1] = np.nan
+    found = amplitude_and_phase(indices)
+    sectors = {
+        1: lambda x, y: x < 0 and y < 0 and x < y,
+        2: lambda x, y: x < 0 and y < 0 and x >= y,
+        3: lambda x, y: x > 0 and y < 0 and x < -y,
+        4: lambda x, y: x > 0 and y < 0 and x >= -y,
+        5: lambda x, y: x > 0 and y > 0 and x > y,
+        6: lambda x, y: x > 0 and y > 0 and x <= y,
+        7: lambda x, y: x < 0 and y > 0 and -x < y,
+        8: lambda x, y: x < 0 and y > 0 and -x >= y,
+    }
+    for (x, y), phase, amplitude in zip(indices.values, found.phase.values, found.amplitude.values, strict=True):
+        if np.isnan(y):
+            assert np.isnan(phase) and np.isnan(amplitude)
+        else:
+            assert sectors[phase](x, y) and amplitude == pytest.approx(np.hypot(x, y))
+    assert amplitude_and_phase(xr.DataArray([-1.0, 0.0], dims="mode")).phase in (1, 8)
+
+
+def test_the_observed_oscillation_moves_eastward(shared_data):
+    """Through rising phases, about once in fifty days while it is active; its strongest days stand in the file at 4.64."""
+    raw = xr.open_dataset(shared_data / "climpred-data" / "RMM1.observed.interannual.1974-06.2017-07.nc")
+    raw = raw.sel(time=raw.time.notnull())
+    indices = xr.concat([raw.rmm1, raw.rmm2], "mode").transpose("time", "mode")
+    known = amplitude_and_phase(indices)
+    assert round(float(known.amplitude.max()), 2) == 4.64
+    step = (known.phase.diff("time") + 4) % 8 - 4
+    active = known.amplitude.isel(time=slice(1, None)) > 1.5
+    assert 35 < 8 / float(step.where(active).mean()) < 75
