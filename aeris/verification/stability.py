@@ -119,30 +119,45 @@ def stability(
     return result.assign_attrs(missing_members=missing, leads_left_out=left_out, past_windows=count, comparisons=comparisons)
 
 
-def reasons(verdict: xr.Dataset, most: int = 5) -> list[str]:
-    """Why a forecast is not stable: its largest departures in words, the largest first; empty where it is stable.
+def departures(verdict: xr.Dataset) -> pd.DataFrame:
+    """The verdict as a table: a row for each variable, level, statistic and window.
 
     Args:
         verdict: From `stability`.
-        most: How many, at most.
+
+    Returns:
+        Columns ``variable``, ``level`` (NaN without levels), ``statistic``, ``day`` (of the window's last lead), ``value``, ``departure``.
     """
-    limit, missing = float(verdict.limit), verdict.attrs["missing_members"]
-    found = [(np.inf, f"{missing} fields of members are missing")] if missing else []
+    tables = []
     for name in (str(key).removeprefix("departure.") for key in verdict if str(key).startswith("departure.")):
-        departure, value = verdict[f"departure.{name}"], verdict[f"value.{name}"]
-        for place in map(tuple, np.argwhere(~(abs(departure.values) <= limit))):
-            size = float(departure[place].fillna(np.inf))
-            found.append((abs(size), f"{_departure_text(name, value[place])}, {size:+.1f} standard errors, limit {limit:.1f}"))
-    return [text for _, text in sorted(found, key=lambda pair: -pair[0])[:most]]
+        one = verdict[[f"value.{name}", f"departure.{name}"]].rename({f"value.{name}": "value", f"departure.{name}": "departure"})
+        one = one.assign_coords({LEAD: one[LEAD] / DAY}).rename({LEAD: "day"})
+        tables.append(one.to_dataframe().reset_index().assign(variable=name))
+    columns = ["variable", "level", "statistic", "day", "value", "departure"]
+    return pd.concat(tables, ignore_index=True).reindex(columns=columns)
 
 
-def _departure_text(name: str, value: xr.DataArray) -> str:
-    """One window mean in words: the mean less the climate's, or by how much the climate's power is multiplied."""
-    statistic, days = value.statistic.item(), value[LEAD].values / DAY
-    level = f" at {int(value.level)} hPa" if "level" in value.coords else ""
-    units = value.attrs["units"].partition(",")[0]
-    size = f"{float(value):+.2g} {units}" if statistic == "mean" else f"{np.exp(float(value)):.2g} times the climate's"
-    return f"{statistic} of {name}{level} by day {days:g}: {size}"
+def reasons(verdict: xr.Dataset, most: int = 5) -> list[str]:
+    """Why a forecast is not stable, in words: what leaves the limit first comes first; empty where it is stable.
+
+    Args:
+        verdict: From `stability`.
+        most: How many reasons, at most.
+    """
+    table = departures(verdict)
+    table["size"] = table.departure.abs().fillna(np.inf)
+    beyond = table[table["size"] > float(verdict.limit)].sort_values(["day", "size"], ascending=[True, False])
+    missing = verdict.attrs["missing_members"]
+    found = [f"{missing} fields of members are missing"] if missing else []
+    for (name, level, statistic), group in beyond.groupby(["variable", "level", "statistic"], sort=False, dropna=False):
+        worst = group.loc[group["size"].idxmax()]
+        unit = verdict[f"value.{name}"].attrs["units"].partition(",")[0]
+        size = f"{worst.value:+.2g} {unit}" if statistic == "mean" else f"{np.exp(worst.value):.2g} times the climate's"
+        where = name if np.isnan(level) else f"{name} at {level:g} hPa"
+        found.append(
+            f"{statistic} of {where} by day {group.day.min():g}; by day {worst.day:g} {size}, {worst.departure:+.1f} standard errors"
+        )
+    return found[:most]
 
 
 def climate_statistics(field: xr.DataArray, cycle: AnnualCycle, valid: np.ndarray | None = None, dim: str = "time") -> xr.DataArray:

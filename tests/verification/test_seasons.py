@@ -66,3 +66,13 @@ def test_half_a_year_has_no_cycle():
     with pytest.raises(ConfigurationError, match="-1 harmonics"):
         AnnualCycle.fit(series("2001-01-01", 183, "1D"), -1)
     assert AnnualCycle.fit(series("2001-01-01", 183, "1D"), 0).coefficients.sizes["term"] == 1
+
+
+def test_monthly_heights_of_other_years(shared_data):
+    """Z500 of 2017 to 2024 against the cycle of 1981 to 2010, which by calendar months is off by 39.0 m, and its anomaly held by 46.5 m."""
+    height = xr.open_dataset(shared_data / "easyclimate" / "test_input_z500_mon.nc").hgt.load()
+    area = np.cos(np.deg2rad(height.lat))
+    found = AnnualCycle.fit(height.sel(time=slice("1981", "2010")), 5).anomalies(height.sel(time=slice("2017", "2024")))
+    later, before = found.isel(time=slice(1, None)), found.isel(time=slice(None, -1)).values
+    off, held = (float((error**2).weighted(area).mean()) ** 0.5 for error in (later, later - before))
+    assert off == pytest.approx(39.0, abs=0.15) and held == pytest.approx(46.5, abs=0.15)

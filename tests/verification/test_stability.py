@@ -15,7 +15,7 @@ from aeris.errors import ConfigurationError, DataError
 from aeris.verification import seasons
 from aeris.verification.seasons import AnnualCycle
 from aeris.verification.spectra import power
-from aeris.verification.stability import climate_statistics, reasons, stability
+from aeris.verification.stability import climate_statistics, departures, reasons, stability
 
 LEAD, T2M, SEA = "prediction_timedelta", "2m_temperature", "sea_surface_temperature"
 NAMES = [T2M, "geopotential", SEA]
@@ -56,6 +56,11 @@ def test_the_exact_ensemble_is_stable(past, forecast):
     assert bool(verdict.stable) and reasons(verdict) == []
     assert verdict.attrs["comparisons"] == 9 * 4 * 6 and verdict.attrs["past_windows"] == 146
     assert float(abs(verdict["departure.geopotential"]).max()) > 0.5
+    table = departures(verdict)
+    assert len(table) == 9 * 4 * 6 and table.level.isna().sum() == 2 * 9 * 6
+    row = table.query("variable == 'geopotential' and level == 850 and statistic == 'power 1' and day == 30")
+    at = {"level": 850, "statistic": "power 1", LEAD: np.timedelta64(30, "D")}
+    assert row.departure.item() == float(verdict["departure.geopotential"].sel(at))
 
 
 def test_a_drift_is_unstable(past, forecast):
@@ -63,7 +68,8 @@ def test_a_drift_is_unstable(past, forecast):
     assert not bool(verdict.stable)
     late = verdict["departure.2m_temperature"].sel(statistic="mean")
     assert float(late[-1]) > float(verdict.limit) > abs(float(late[0]))
-    assert reasons(verdict)[0].startswith("mean of 2m_temperature by day 90")
+    (reason,) = reasons(verdict)
+    assert reason.startswith("mean of 2m_temperature by day ") and "; by day 90 +1." in reason
 
 
 def test_a_dying_forecast_is_unstable(past, forecast, normal):
@@ -72,6 +78,7 @@ def test_a_dying_forecast_is_unstable(past, forecast, normal):
     late = verdict["departure.geopotential"].sel(statistic="variance").isel({LEAD: -1})
     assert (late < -float(verdict.limit)).all()
     assert all(", -" in reason and " 0." in reason for reason in reasons(verdict))  # a part of the climate's power
+    assert reasons(verdict, 99)[0] == reasons(verdict, 1)[0] and len(reasons(verdict, 99)) > 5
 
 
 def blurred(field: xr.DataArray, keep: float) -> xr.DataArray:
