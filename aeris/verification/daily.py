@@ -40,7 +40,7 @@ def quantity(ds: xr.Dataset, name: str, level: int | None = None) -> xr.DataArra
     if name not in ds:
         raise DataError(
             f"There is no {name} among {', '.join(map(str, ds.data_vars)) or 'nothing'}",
-            "The dataset must hold the variable whose extremes are asked for",
+            "The dataset must hold the variable that is asked for",
             "Name the variables as WeatherBench 2 does; aeris.open_era5 does it",
         )
     field = ds[name]
