@@ -144,6 +144,18 @@ def test_most_of_a_real_wind_turns(shared_data):
     assert 0.02 < (energy.sel(part="divergent") / energy.sum()).item() < 0.1
 
 
+def test_the_winds_of_a_reanalysis_end_at_its_truncation(shared_data):
+    """The pressure-level winds of NCEP/NCAR are of triangular truncation 36: what stands above is packing."""
+    u, v = (
+        xr.open_dataset(shared_data / "easyclimate-data" / f"{name}_2022_day5.nc", decode_times=False)[name] for name in ("uwnd", "vwnd")
+    )
+    u, v = (field.rename(lat="latitude", lon="longitude").sel(level=500).isel(time=0).astype(float) for field in (u, v))
+    energy = kinetic_energy(u, v)
+    assert energy.degree[-1] == 71
+    rotational = energy.sel(part="rotational")
+    assert rotational.sel(degree=slice(37, None)).max() < 1e-4 * rotational.sel(degree=slice(30, 35)).min()
+
+
 def winds_of(fc: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
     """The same with two winds on levels: two parts of the noise."""
     return tuple(xr.Dataset({U: ds["geopotential"], V: ds["geopotential"].roll(longitude=3)}) for ds in (fc, truth))
