@@ -12,7 +12,8 @@ from aeris.data.planet_climate import mean_temperature
 from aeris.data.variables import GRAVITY
 from aeris.errors import ConfigurationError, DataError
 from aeris.verification import consistency as room
-from aeris.verification.consistency import DIAGNOSTICS, consistency, diagnose
+from aeris.verification.consistency import consistency, diagnose
+from aeris.verification.diagnostics import DIAGNOSTICS
 from aeris.verification.saturation import saturation_humidity
 
 LEAD = "prediction_timedelta"
@@ -117,11 +118,14 @@ def test_mass_that_appears_is_seen(state):
 def test_what_cannot_be_had_is_named(state):
     found = diagnose(state[[U, V, T]])
     assert set(found) == {"kinetic_energy"}
+    assert set(diagnose(state.sel(level=500))) == {"sea_level_pressure"}
     assert "total_water: needs specific_humidity" in found.attrs["skipped"]
     assert "dry_air_pressure: needs surface_pressure and specific_humidity" in found.attrs["skipped"]
     assert "hydrostatic_bias: needs two levels" in diagnose(state.sel(level=[500])).attrs["skipped"]
     with pytest.raises(DataError, match=r"No diagnostic.*needs"):
         diagnose(state[["2m_temperature"]])
+    with pytest.raises(DataError, match="geopotential in m"):
+        diagnose(state.assign({Z: (state[Z] / GRAVITY).assign_attrs(units="m")}))
     with pytest.raises(ConfigurationError, match="momentum"):
         diagnose(state, ["momentum"])
 
@@ -139,7 +143,7 @@ def test_gaps_are_refused_and_missing_states_counted(state, weather, monkeypatch
     found, expected = diagnose(fewer, names), diagnose(fc, names)
     assert found.attrs["missing_states"] == 2
     for name, field in found.items():
-        assert field.dims[:3] == ("time", LEAD, "number")
+        assert field.dims[:3] == ("time", "number", LEAD)
         xr.testing.assert_allclose(field, expected[name].where((expected.number != 2) | (expected.time != fc.time[0])))
     both = consistency(fewer, truth, ["kinetic_energy"])
     assert both.attrs["missing_states"] == 2
@@ -182,7 +186,7 @@ def january(shared_data) -> xr.Dataset:
     fields = {}
     for short, name in files.items():
         field = xr.open_dataset(shared_data / "easyclimate-data" / f"{short}_2022_day5.nc", decode_times=False)[short]
-        fields[name] = field.rename(lat="latitude", lon="longitude") * (GRAVITY if short == "hgt" else 1.0)
+        fields[name] = field.drop_attrs().rename(lat="latitude", lon="longitude") * (GRAVITY if short == "hgt" else 1.0)
     ds = xr.Dataset({name: field.sel(level=fields[Q].level) for name, field in fields.items()}).reset_coords(drop=True)
     ground = xr.open_dataset(shared_data / "earth2studio" / "orography.nc").Z.squeeze(drop=True).to_dataset(name="ground")
     ground = coarsen(ground, (73, 144))["ground"].assign_coords(latitude=ds.latitude, longitude=ds.longitude)
@@ -216,3 +220,9 @@ def test_breaking_real_weather_shows(january):
     np.testing.assert_allclose(raised["ageostrophic_share"], before["ageostrophic_share"])
     doubled = diagnose(one.assign({U: 2 * one[U], V: 2 * one[V]})).isel(time=0)
     assert (doubled["ageostrophic_share"].sel(level=[300, 500]) > 0.4).all()
+
+
+def test_one_state_without_a_time(state):
+    one = diagnose(state.isel(time=0))
+    assert one["hydrostatic_bias"].dims == ("layer",) and one["total_water"].dims == ()
+    xr.testing.assert_allclose(one, diagnose(state).isel(time=0, drop=True))
