@@ -56,12 +56,17 @@ def rank_histogram(fc: xr.Dataset | str | Path, truth: xr.Dataset) -> xr.Dataset
         DataError: Forecast and truth do not fit together, or the forecast has one member only.
     """
     pairing = pair(fc, truth)
+    need_members(pairing)
+    return xr.Dataset({name: ranks_of(name, pairing) for name in pairing.variables})
+
+
+def need_members(pairing: Pairing) -> None:
+    """Raises a DataError where the forecast has one member only."""
     if pairing.forecast.sizes["number"] < 2:
         raise DataError("The forecast has one member", "Ranks need an ensemble", "Forecast with members=2 or more")
-    return xr.Dataset({name: _frequency_of_ranks(name, pairing) for name in pairing.variables})
 
 
-def _frequency_of_ranks(name: str, pairing: Pairing) -> xr.DataArray:
+def ranks_of(name: str, pairing: Pairing) -> xr.DataArray:
     """Relative frequency of the ranks of one variable, ``(prediction_timedelta, [level,] rank)``."""
     members = pairing.forecast.sizes["number"]
     area = pairing.room(name, {"rank": np.arange(members + 1)}, 0.0)

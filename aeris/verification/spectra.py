@@ -7,47 +7,16 @@ above the largest that the grid resolves.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-import ducc0
 import numpy as np
 import xarray as xr
 
-from aeris.data.grid import Grid, restore_pole_row
-from aeris.data.spherical import degree_order
+from aeris.data.spherical import RADIUS
 from aeris.data.variables import SEA, SEA_ICE_POINT
-from aeris.errors import DataError
-from aeris.verification.pairing import CELLS, Pairing, pair
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A family of rows on which ducc0 can analyse exactly.
-
-    Attributes:
-        geometry: ducc0's name of it.
-        latitude: Rows in degrees, from their number.
-        largest_degree: Largest degree that they resolve, from their number.
-    """
-
-    geometry: str
-    latitude: Callable[[int], np.ndarray]
-    largest_degree: Callable[[int], int]
-
-
-def _gaussian(rows: int) -> np.ndarray:
-    return 90.0 - np.rad2deg(np.asarray(ducc0.misc.GL_thetas(rows)))
-
-
-ROWS = (
-    Rows("CC", lambda rows: np.linspace(90.0, -90.0, rows), lambda rows: rows - 2),
-    Rows("F1", lambda rows: 90.0 - (np.arange(rows) + 0.5) * 180.0 / rows, lambda rows: rows - 1),
-    Rows("GL", _gaussian, lambda rows: rows - 1),
-    Rows("F2", lambda rows: 90.0 - (np.arange(rows) + 1) * 180.0 / (rows + 1), lambda rows: (rows - 1) // 2),
-)
-"""Both poles; centres of equal bands; Gaussian; equally spaced without the poles."""
+from aeris.errors import ConfigurationError
+from aeris.verification.harmonics import Sphere, whole_scalar
+from aeris.verification.pairing import CELLS, Case, Pairing, pair
 
 
 def power(field: xr.DataArray) -> xr.DataArray:
@@ -64,54 +33,17 @@ def power(field: xr.DataArray) -> xr.DataArray:
     Raises:
         DataError: The rows are of no kind that can be analysed exactly, or a value is missing.
     """
-    grid = Grid.of(field)
-    geometry, largest = _analysis_on(grid)
-    if grid.pole_dropped:
-        name = field.name or "field"
-        field = restore_pole_row(field.to_dataset(name=name))[name].transpose(*field.dims)
+    sphere = Sphere.of(field)
     spectrum = xr.apply_ufunc(
-        _power_of_maps,
-        field,
-        kwargs={"geometry": geometry, "largest": largest},
+        lambda maps: sphere.by_degree(np.abs(sphere.analysis(maps)) ** 2),
+        whole_scalar(field),
         input_core_dims=[CELLS],
         output_core_dims=[["degree"]],
         dask="parallelized",
         output_dtypes=[np.float64],
-        dask_gufunc_kwargs={"output_sizes": {"degree": largest + 1}, "allow_rechunk": True},
+        dask_gufunc_kwargs={"output_sizes": {"degree": sphere.largest + 1}, "allow_rechunk": True},
     )
-    return spectrum.assign_coords(degree=np.arange(largest + 1))
-
-
-def _analysis_on(grid: Grid) -> tuple[str, int]:
-    """ducc0's name of the rows of a grid (its last pole row put back), and the largest degree that rows and columns resolve."""
-    latitude = np.append(grid.latitude, -90.0) if grid.pole_dropped else grid.latitude
-    for rows in ROWS:
-        if np.allclose(latitude, rows.latitude(len(latitude)), atol=1e-3):
-            return rows.geometry, min(rows.largest_degree(len(latitude)), (grid.shape[1] - 1) // 2)
-    raise DataError(
-        f"The {grid.shape[0]} rows from {grid.latitude[0]:.4g}° to {grid.latitude[-1]:.4g}°",
-        "A spectrum needs rows with both poles, centres of equal bands, Gaussian rows, or equally spaced rows without the poles",
-        "Bring the field onto such a grid, for example with aeris.coarsen(ds, (rows, columns))",
-    )
-
-
-def _power_of_maps(maps: np.ndarray, geometry: str, largest: int) -> np.ndarray:
-    """Power ``(..., largest + 1)`` of maps ``(..., rows, columns)``."""
-    if np.isnan(maps).any():
-        raise DataError(
-            f"{np.isnan(maps).mean():.1%} of the field is missing",
-            "A spectrum needs a value in every cell",
-            f"Fill it; sea surface temperature over land with {SEA_ICE_POINT} K",
-        )
-    flat = np.ascontiguousarray(maps, np.float64).reshape(-1, 1, *maps.shape[-2:])
-    degree, order = degree_order(largest)
-    # Of a real field ducc0 keeps m ≥ 0 alone; |a_lm| is the same for -m, so all but m = 0 count twice.
-    share = np.where(order > 0, 2.0, 1.0) / (4 * np.pi)
-    spectra = np.empty((len(flat), largest + 1))
-    for spectrum, one in zip(spectra, flat, strict=True):
-        coefficients = ducc0.sht.analysis_2d(map=one, spin=0, lmax=largest, geometry=geometry)[0]
-        spectrum[:] = np.bincount(degree, share * np.abs(coefficients) ** 2)
-    return spectra.reshape(*maps.shape[:-2], largest + 1)
+    return spectrum.assign_coords(degree=np.arange(sphere.largest + 1))
 
 
 def mean_power(fc: xr.Dataset | str | Path, truth: xr.Dataset) -> xr.Dataset:
@@ -131,7 +63,7 @@ def mean_power(fc: xr.Dataset | str | Path, truth: xr.Dataset) -> xr.Dataset:
         DataError: Forecast and truth do not fit together, the grid cannot be analysed, or a field has gaps.
     """
     pairing = pair(fc, truth)
-    _, largest = _analysis_on(Grid.of(pairing.forecast))
+    largest = Sphere.of(pairing.forecast).largest
     return xr.Dataset({name: _mean_power_of(name, pairing, largest) for name in pairing.variables})
 
 
@@ -142,19 +74,27 @@ def _mean_power_of(name: str, pairing: Pairing, largest: int) -> xr.DataArray:
     cells = {dim: pairing.forecast[dim] for dim in CELLS}
     for piece, case in pairing.cases(name):
         for order, fields in enumerate((case.members, case.truth.set_dims(("number", *case.truth.dims)))):
-            there = fields.notnull().any(CELLS)
-            filled = fields.where(case.known, SEA_ICE_POINT) if name == SEA else fields
-            maps = xr.DataArray(filled.where(there, 0.0), cells, name=name)
-            total[{"system": order} | piece] += power(maps).sum("number").values
+            maps, there = whole_maps(name, case, fields)
+            total[{"system": order} | piece] += power(xr.DataArray(maps, cells, name=name)).sum("number").values
             count[{"system": order} | piece] += there.sum("number")
-    about = {"units": _squared(count.attrs["units"]), "long_name": f"power, {count.attrs['long_name']}"}
+    about = {"units": squared(count.attrs["units"]), "long_name": f"power, {count.attrs['long_name']}"}
     return (total / count.where(count > 0)).assign_attrs(about)
 
 
-def _squared(units: str) -> str:
-    """The square of a unit: ``m**2 s**-2`` becomes ``m**4 s**-4``."""
-    factors = [factor.partition("**") for factor in units.split() if factor != "1"]
-    return " ".join(f"{name}**{2 * int(exponent or 1)}" for name, _, exponent in factors) or "1"
+def whole_maps(name: str, case: Case, fields: xr.Variable) -> tuple[xr.Variable, xr.Variable]:
+    """Fields of a case without gaps, and which of them are there; those that are not are zero.
+
+    Sea surface temperature takes its freezing point where the truth is missing.
+    """
+    there = fields.notnull().any(CELLS)
+    filled = fields.where(case.known, SEA_ICE_POINT) if name == SEA else fields
+    return filled.where(there, 0.0), there
+
+
+def squared(units: str, *factors: str) -> str:
+    """The square of a unit, times further units: ``m**2 s**-2`` becomes ``m**4 s**-4``."""
+    parts = [factor.partition("**") for factor in units.split() if factor != "1"]
+    return " ".join([*factors, *(f"{name}**{2 * int(exponent or 1)}" for name, _, exponent in parts)]) or "1"
 
 
 def power_ratio(fc: xr.Dataset | str | Path, truth: xr.Dataset) -> xr.Dataset:
@@ -171,6 +111,32 @@ def power_ratio(fc: xr.Dataset | str | Path, truth: xr.Dataset) -> xr.Dataset:
 def ratio_of(means: xr.Dataset) -> xr.Dataset:
     """`power_ratio` from the powers that `mean_power` gave."""
     ratio = means.sel(system="forecast", drop=True) / means.sel(system="truth", drop=True)
-    return ratio.map(
-        lambda field: field.assign_attrs(units="1", long_name=f"{means[field.name].attrs['long_name']}, over that of the truth")
-    )
+    about = {name: f"{means[name].attrs['long_name']}, over that of the truth" for name in ratio}
+    return xr.Dataset({name: field.assign_attrs(units="1", long_name=about[name]) for name, field in ratio.items()})
+
+
+def effective_resolution(ratio: xr.Dataset, share: float = 0.5) -> xr.Dataset:
+    """The shortest wavelength down to which a forecast holds at least a share of the truth's power at every scale.
+
+    The wavelength of degree l is 2πa / √(l(l+1)) (Jeans 1923). Degrees are tried from 1 on, and the last before the first that falls short
+    counts: power that comes back at the end of a spectrum is noise. Averages over few dates make that first fall a matter of chance.
+
+    Args:
+        ratio: From `power_ratio` or `ratio_of`, along ``degree``.
+        share: Smallest ratio that counts as resolved, above 0.
+
+    Returns:
+        Dataset of the variables without ``degree``, in m. The wavelength of the largest degree where none falls short, infinite where
+        degree 1 does, NaN where nothing was compared.
+
+    Raises:
+        ConfigurationError: The share is not above 0.
+    """
+    if not share > 0:
+        raise ConfigurationError(f"share={share}", "A share of the truth's power lies above 0", "Use for example share=0.5")
+    waves = ratio.sel(degree=slice(1, None))
+    last = (waves >= share).cumprod("degree").sum("degree")  # how many degrees from 1 on hold the share, hence the last of them
+    wavelength = 2 * np.pi * RADIUS / (last * (last + 1.0)) ** 0.5
+    found = wavelength.where(waves.notnull().all("degree"))
+    about = {"units": "m", "long_name": f"shortest wavelength with {share:g} of the truth's power"}
+    return xr.Dataset({name: field.assign_attrs(about) for name, field in found.items()})

@@ -9,9 +9,9 @@ import xarray as xr
 
 from aeris.data.grid import Grid
 from aeris.data.spherical import degree_order
-from aeris.errors import DataError
+from aeris.errors import ConfigurationError, DataError
 from aeris.verification import pairing
-from aeris.verification.spectra import mean_power, power, power_ratio
+from aeris.verification.spectra import effective_resolution, mean_power, power, power_ratio
 
 LEAD = "prediction_timedelta"
 
@@ -131,6 +131,7 @@ def test_ratio_is_of_mean_powers(beside):
     assert mean_power(fc, truth)["geopotential"].attrs["units"] == "m**4 s**-4"
     assert ratio["geopotential"].dims == (LEAD, "level", "degree")
     np.testing.assert_allclose(ratio["geopotential"], 4.0)
+    assert ratio["geopotential"].attrs == {"units": "1", "long_name": "power, geopotential, over that of the truth"}
     expected = power(fc["geopotential"]).mean(("time", "number")) / power(happened["geopotential"]).mean("time")
     np.testing.assert_allclose(power_ratio(fc, truth)["geopotential"], expected.transpose(LEAD, "level", "degree"))
 
@@ -153,3 +154,42 @@ def test_land_is_filled_alike_in_forecast_and_truth(beside):
     xr.testing.assert_allclose(mean_power(fc, truth.where(~land)), filled)
     with pytest.raises(DataError, match="missing"):
         mean_power(fc.rename(sea_surface_temperature="2m_temperature"), truth.where(~land).rename(sea_surface_temperature="2m_temperature"))
+
+
+def ratio_with(values: list[float]) -> xr.Dataset:
+    return xr.Dataset({"geopotential": ("degree", np.array([np.nan, *values]))}, {"degree": np.arange(len(values) + 1)})
+
+
+@pytest.mark.parametrize(
+    ("values", "share", "last"),
+    [([1.0, 0.9, 0.6, 0.4, 0.2], 0.5, 3), ([1.0, 0.9, 0.6, 0.4, 0.2], 0.8, 2), ([1.0, 0.4, 1.0, 1.0], 0.5, 1), ([1.2, 0.9, 0.8], 0.5, 3)],
+)
+def test_effective_resolution_is_the_last_degree_that_holds_its_share(values, share, last):
+    """The wavelength of degree l is 2πa / √(l(l+1)); power that comes back behind a gap does not count."""
+    found = effective_resolution(ratio_with(values), share)["geopotential"]
+    assert found.item() == pytest.approx(2 * np.pi * 6.371e6 / np.sqrt(last * (last + 1)))
+    assert found.attrs["units"] == "m"
+
+
+def test_effective_resolution_of_nothing():
+    assert effective_resolution(ratio_with([0.1, 1.0]))["geopotential"] == np.inf
+    assert effective_resolution(ratio_with([np.nan, np.nan]))["geopotential"].isnull()
+    with pytest.raises(ConfigurationError, match="share"):
+        effective_resolution(ratio_with([1.0]), share=0.0)
+
+
+def test_a_smoothed_forecast_resolves_less(beside):
+    """Waves above degree 8 taken away from the members: the resolution is that of degree 8."""
+    grid = Grid.regular(32, 64)
+    fields = [synthesis(random_coefficients(31, seed), grid, 31) for seed in range(2)]
+    degree, _ = degree_order(31)
+    smooth = [synthesis(random_coefficients(31, seed) * (degree <= 8), grid, 31) for seed in range(2)]
+    truth = (
+        xr.concat(fields, "time")
+        .assign_coords(time=np.array(["2020-01-01", "2020-01-02"], "datetime64[ns]"))
+        .to_dataset(name="geopotential")
+    )
+    lead = np.timedelta64(86400 * 10**9, "ns")
+    fc = xr.concat(smooth, "time").assign_coords(time=truth.time - lead).expand_dims({LEAD: [lead]}).to_dataset(name="geopotential")
+    found = effective_resolution(power_ratio(fc, truth))["geopotential"]
+    assert found.item() == pytest.approx(2 * np.pi * 6.371e6 / np.sqrt(72))

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
+from aeris.errors import ConfigurationError
+from aeris.verification.coherence import coherence
+from aeris.verification.consistency import consistency
+from aeris.verification.kinetic_energy import mean_kinetic_energy
 from aeris.views.calibration import rank_figure
+from aeris.views.consistency import consistency_figure
 from aeris.views.plumes import plume_figure
 from aeris.views.scores import score_figure
-from aeris.views.spectra import spectra_figure
+from aeris.views.spectra import coherence_figure, kinetic_energy_figure, spectra_figure
 from aeris.views.style import SYSTEMS, system_styles
 
 LEAD = "prediction_timedelta"
@@ -94,3 +99,61 @@ def test_rank_histograms_are_drawn_beside_the_flat_one(forecast):
     steps = {patch.get_label(): patch.get_data().values for patch in ax.patches}
     np.testing.assert_allclose(steps["24 h"], forecast.ranks["geopotential"].sel(level=850).isel({LEAD: 1}))
     assert lines(ax)["perfect ensemble"][0, 1] == pytest.approx(1 / 4)
+
+
+def test_kinetic_energy_is_drawn_in_its_parts(forecast):
+    energies = mean_kinetic_energy(forecast.forecast, forecast.truth)
+    upper, lower = kinetic_energy_figure(energies, 500).axes
+    assert upper.get_xscale() == upper.get_yscale() == "log"
+    assert list(lines(upper)) == ["truth", "forecast, 6 h", "forecast, 24 h", "rotational", "divergent"]
+    energy = energies["kinetic_energy"].sel(level=500, part="rotational", degree=slice(1, None)).isel({LEAD: 1})
+    np.testing.assert_allclose(lines(upper)["forecast, 24 h"][:, 1], energy.sel(system="forecast"))
+    ratio = (energy.sel(system="forecast") / energy.sel(system="truth")).values
+    drawn = lower.get_lines()[1].get_ydata()
+    np.testing.assert_allclose(drawn[:13], ratio[:13])
+    assert "m² s⁻²" in upper.get_ylabel() and "500 hPa" in upper.get_title()
+    assert "10 m" in kinetic_energy_figure(energies).axes[0].get_title()
+
+
+def test_a_wind_without_divergence_has_no_ratio_of_it(forecast):
+    """The planet's wind turns alone; what rounding leaves of its divergent part is not drawn."""
+    upper, lower = kinetic_energy_figure(mean_kinetic_energy(forecast.forecast, forecast.truth), 250).axes
+    dashed = [line for line in lower.get_lines() if line.get_linestyle() == "--"]
+    assert len(dashed) == 2 and all(np.isnan(line.get_ydata()).all() for line in dashed)
+    assert upper.get_ylim()[0] > 1e-7
+
+
+def test_coherence_is_drawn_for_members_and_mean(forecast):
+    found = coherence(forecast.forecast, forecast.truth)
+    ax = coherence_figure(found, "geopotential", 500).axes[0]
+    assert list(lines(ax)) == ["6 h", "24 h", "ensemble mean", "members"]
+    expected = found["geopotential"].sel(level=500, system="mean", degree=slice(1, None)).isel({LEAD: 0})
+    np.testing.assert_allclose(lines(ax)["6 h"][:, 1], expected)
+    assert ax.get_ylim()[1] == pytest.approx(1.02)
+
+
+def test_consistency_is_drawn_beside_the_truth(forecast):
+    found = consistency(forecast.forecast, forecast.truth)
+    axes = consistency_figure(found).axes
+    assert len(axes) == 6
+    drawn = lines(axes[0])
+    assert list(drawn) == ["250-500 hPa", "500-850 hPa", "truth"]
+    np.testing.assert_allclose(drawn["500-850 hPa"][:, 1], found["hydrostatic_residual"].sel(system="forecast", layer="500-850"))
+    assert axes[0].get_ylabel() == "K" and axes[0].get_ylim()[0] == 0
+    (one,) = consistency_figure(found, ["total_energy"]).axes
+    for system in ("forecast", "truth"):
+        np.testing.assert_allclose(lines(one)[system], np.column_stack([[6, 24], found["total_energy"].sel(system=system)]))
+    assert one.get_ylabel() == "J m⁻²"
+
+
+def test_what_is_kept_is_drawn_as_a_line(forecast):
+    """The planet's mean sea level pressure changes by rounding alone."""
+    ax = consistency_figure(consistency(forecast.forecast, forecast.truth, ["sea_level_pressure"])).axes[0]
+    low, high = ax.get_ylim()
+    assert high - low > 5
+
+
+def test_an_unknown_diagnostic_is_named(forecast):
+    found = consistency(forecast.forecast, forecast.truth, ["kinetic_energy"])
+    with pytest.raises(ConfigurationError, match=r"drift.*kinetic_energy"):
+        consistency_figure(found, ["drift.kinetic_energy"])
