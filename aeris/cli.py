@@ -224,6 +224,7 @@ def verify(
     truth: str,
     out: Path,
     baselines: tuple[str, ...] = ("persistence",),
+    references: tuple[str, ...] = (),
     climatology: str | None = None,
     metrics: tuple[str, ...] = (),
     regions: tuple[str, ...] = (),
@@ -236,6 +237,7 @@ def verify(
         truth: Dataset that holds the valid times: a path or a URL.
         out: Zarr store of the scores.
         baselines: Of persistence, climatology and, on the simulated planet, optimum.
+        references: Further forecasts to score beside it, each as NAME=PATH: published archives in WeatherBench 2's shape, by path or URL.
         climatology: Dataset of past states from which a climatology is made.
         metrics: Scores to compute; left out, all that do not take long.
         regions: Regions to average over, such as global, tropics or europe; left out, the globe.
@@ -251,13 +253,15 @@ def verify(
         forecast,
         aeris.open_era5(truth),
         past,
-        baselines,
+        (*baselines, _named_paths(references)),
         metrics=metrics or None,
         regions=regions or None,
         seasons=seasons,
         progress=True,
     )
     write_scores(scores, out)
+    if "references" in scores.attrs:
+        print(scores.attrs["references"])
     print(f"wrote {out}")
 
 
@@ -349,6 +353,21 @@ def doctor() -> None:
     from aeris import device
 
     print(device.explain())
+
+
+def _named_paths(references: Sequence[str]) -> dict[str, str]:
+    """Paths or URLs by the names that stand before them."""
+    from aeris.errors import ConfigurationError
+
+    for reference in references:
+        name, _, path = reference.partition("=")
+        if not name or not path or "/" in name:
+            raise ConfigurationError(
+                f"--references {reference}",
+                "A reference is given as NAME=PATH",
+                f"Use for example --references 'IFS ENS={path or reference}'",
+            )
+    return dict(reference.split("=", 1) for reference in references)
 
 
 def _refuse_existing(out: Path) -> None:
