@@ -238,17 +238,17 @@ def verify(
         out: Zarr store of the scores.
         baselines: Of persistence, climatology and, on the simulated planet, optimum.
         references: Further forecasts to score beside it, each as NAME=PATH: published archives in WeatherBench 2's shape, by path or URL.
-        climatology: Dataset of past states from which a climatology is made.
+        climatology: Past states from which a climatology is made, or a climatology by day of the year as WeatherBench 2 stores it.
         metrics: Scores to compute; left out, all that do not take long.
         regions: Regions to average over, such as global, tropics or europe; left out, the globe.
         seasons: Whether to average over the initial times of each season too.
     """
     import aeris
-    from aeris.verification.climatology import ensemble_climatology
+    from aeris.verification.climatology import open_climatology
     from aeris.verification.scores import write_scores
 
     _refuse_existing(out)
-    past = None if climatology is None else ensemble_climatology(aeris.open_era5(climatology))
+    past = None if climatology is None else open_climatology(climatology)
     scores = aeris.verify(
         forecast,
         aeris.open_era5(truth),
