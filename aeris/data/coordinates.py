@@ -19,7 +19,7 @@ DIMENSIONS = ("time", "number", "level", "latitude", "longitude")
 """The order of dimensions: an ensemble's members stand after time, as in the forecast archive."""
 
 TIME_NAMES = ("valid_time", "time", "datetime", "date")
-MEMBER_NAMES = ("number", "realization", "realisation", "member", "ensemble", "ens", "sample")
+MEMBER_NAMES = ("number", "realization", "realisation", "member", "ensemble", "ens")
 LATITUDE_NAMES = ("latitude", "lat", "nav_lat", "xlat")
 LONGITUDE_NAMES = ("longitude", "lon", "long", "nav_lon", "xlong")
 LEVEL_NAMES = ("level", "levelist", "lev", "plev", "pressure", "pressure_level", "isobaric", "isobaricinhpa", "isobaricinpa")

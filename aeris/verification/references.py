@@ -33,6 +33,9 @@ Members = Callable[[np.datetime64], xr.Dataset]
 
 LEAD_NAMES = (LEAD, "lead_time")
 TIME_NAMES = ("time", "init_time")
+SAMPLE = "sample"
+"""What GenCast calls a member; elsewhere the word stands for other things."""
+
 HOURS = ("hours", "hour", "hrs", "hr", "h")
 LONGEST = 24 * 400
 """Hours up to which a bare number is taken for a lead in hours."""
@@ -47,8 +50,8 @@ def open_reference(source: xr.Dataset | str | Path) -> xr.Dataset:
             dimension of any usual name or none, ``level``, latitude and longitude in any order. Other variables are left out.
 
     Returns:
-        The archive with the dimensions ``time, number, prediction_timedelta, level, latitude, longitude``, in any order, on its own grid; a
-        single forecast has one member.
+        The archive with the dimensions ``time, [number,] prediction_timedelta, [level,] latitude, longitude``, in any order, on its own
+        grid. Nothing of it is read.
 
     Raises:
         DataError: A dimension is missing or cannot be read, a coordinate stands twice, a unit is another, or no variable is known.
@@ -56,7 +59,8 @@ def open_reference(source: xr.Dataset | str | Path) -> xr.Dataset:
     """
     where, raw = _opened(source)
     raw = _with_leads(_named(raw, TIME_NAMES, where), where)
-    archive = with_grid(with_members(raw), where)
+    raw = raw.rename({SAMPLE: "number"}) if SAMPLE in raw.dims else with_members(raw)
+    archive = with_grid(raw, where)
     names = [str(name) for name in archive.data_vars if _is_forecast(archive[name])]
     if not names:
         raise DataError(
@@ -68,8 +72,7 @@ def open_reference(source: xr.Dataset | str | Path) -> xr.Dataset:
         _check_unit(archive[name], where)
     for dim in ("time", LEAD):
         _check_unique(archive, dim, where)
-    archive = archive[names].drop_vars([name for name in archive.coords if name not in archive.dims])
-    return archive if "number" in archive.dims else archive.expand_dims(number=[0])
+    return archive[names].drop_vars([name for name in archive.coords if name not in archive.dims])
 
 
 def meet(pairing: Pairing, baselines: Iterable[str | Others] | str | Others) -> tuple[Pairing, list[str | Others]]:
@@ -121,15 +124,19 @@ def members_of(archive: xr.Dataset, pairing: Pairing) -> Members:
     wanted = {dim: pairing.forecast.get_index(dim) for dim in (LEAD, "level") if dim in pairing.forecast.dims}
     own = archive[[name for name in pairing.variables if name in archive]]
     own = own.isel({dim: np.flatnonzero(own.get_index(dim).isin(index)) for dim, index in wanted.items() if dim in own.dims})
-    absent = {name: _nothing(pairing.forecast[name], archive.sizes["number"]) for name in pairing.variables if name not in own}
-    lacking = any(len(index.difference(own.get_index(dim))) for dim, index in wanted.items() if dim in own.dims)
+    indexers = {dim: index for dim, index in wanted.items() if dim in own.dims}
+    lacking = any(len(index.difference(own.get_index(dim))) for dim, index in indexers.items())
+    absent = {name: _nothing(pairing.forecast[name], archive.sizes.get("number", 1)) for name in pairing.variables if name not in own}
     same = grid.same_as(Grid.of(archive))
 
     def members(time: np.datetime64) -> xr.Dataset:
         found = own.sel(time=time, drop=True)
-        found = found if same else regrid(found.map(_lazy), grid)
-        indexers = {dim: index for dim, index in wanted.items() if dim in found.dims}
-        return (found.map(_lazy).reindex(indexers) if lacking else found.sel(indexers)).assign(absent)
+        if same and not lacking and "number" in found.dims:
+            return found.sel(indexers).assign(absent)
+        found = found.map(_lazy)
+        found = found if "number" in found.dims else found.expand_dims(number=[0])
+        found = found if same else regrid(found, grid)
+        return (found.reindex(indexers) if lacking else found.sel(indexers)).assign(absent)
 
     return members
 
@@ -141,7 +148,7 @@ def _opened(source: xr.Dataset | str | Path) -> tuple[str, xr.Dataset]:
     where = str(source)
     if "://" not in where and not Path(where).exists():
         raise StoreError(f"There is no forecast at {where}", "A path or URL must lead to a forecast archive (Zarr)", "Check the path")
-    parts = open_url(where) if "://" in where else open_path(Path(where))
+    parts = open_url(where, dask=False) if "://" in where else open_path(Path(where), dask=False)
     if len(parts) > 1:
         raise DataError(f"{where} holds fields of {len(parts)} kinds", "A reference is one archive", "Convert it to Zarr")
     return where, xr.decode_cf(parts[0], decode_timedelta=True)
@@ -228,8 +235,8 @@ def _in_common(archive: xr.Dataset, forecast: xr.Dataset, variable: str) -> bool
 
 
 def _lazy(field: xr.DataArray) -> xr.DataArray:
-    """Cut into leads, where it is not cut already, so that what is computed of it is computed when it is read."""
-    return field if field.chunks else field.chunk({LEAD: 1})
+    """A field as a dask array, cut into leads as it is stored, so that what is computed of it is computed when it is read."""
+    return field if field.chunks else field.chunk({LEAD: field.encoding.get("preferred_chunks", {}).get(LEAD, 1)})
 
 
 def _nothing(field: xr.DataArray, members: int) -> xr.DataArray:
@@ -273,7 +280,8 @@ def _note(name: str, archive: xr.Dataset, pairing: Pairing, islands: Mapping[str
     """What a reference is, and what falls away because of it."""
     theirs = Grid.of(archive)
     same = theirs.same_as(Grid.of(pairing.forecast))
-    facts = [f"{archive.sizes['number']} members" if archive.sizes["number"] > 1 else "one member"]
+    members = archive.sizes.get("number", 1)
+    facts = [f"{members} members" if members > 1 else "one member"]
     facts += [] if same else [f"averaged from the grid {theirs}"]
     times = pd.DatetimeIndex(pairing.times).difference(archive.get_index("time"))
     if len(times):
