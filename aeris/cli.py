@@ -359,15 +359,17 @@ def _named_paths(references: Sequence[str]) -> dict[str, str]:
     """Paths or URLs by the names that stand before them."""
     from aeris.errors import ConfigurationError
 
+    found: dict[str, str] = {}
     for reference in references:
         name, _, path = reference.partition("=")
-        if not name or not path or "/" in name:
+        if not name or not path or "/" in name or name in found:
             raise ConfigurationError(
-                f"--references {reference}",
-                "A reference is given as NAME=PATH",
+                f"--references {reference}" + (f", where {name} stands twice" if name in found else ""),
+                "References are given as NAME=PATH, each name once",
                 f"Use for example --references 'IFS ENS={path or reference}'",
             )
-    return dict(reference.split("=", 1) for reference in references)
+        found[name] = path
+    return found
 
 
 def _refuse_existing(out: Path) -> None:

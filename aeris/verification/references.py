@@ -47,7 +47,7 @@ def open_reference(source: xr.Dataset | str | Path) -> xr.Dataset:
     Args:
         source: Path or URL of a Zarr store in WeatherBench 2's shape, or an open Dataset: variables of its names in SI units,
             ``time`` or ``init_time`` (initial time), ``prediction_timedelta`` or ``lead_time`` (time differences, or hours), a member
-            dimension of any usual name or none, ``level``, latitude and longitude in any order. Other variables are left out.
+            dimension of any usual name or none, ``level``, latitude and longitude in any order. Variables without these are left out.
 
     Returns:
         The archive with the dimensions ``time, [number,] prediction_timedelta, [level,] latitude, longitude``, in any order, on its own
@@ -61,14 +61,14 @@ def open_reference(source: xr.Dataset | str | Path) -> xr.Dataset:
     raw = _with_leads(_named(raw, TIME_NAMES, where), where)
     raw = raw.rename({SAMPLE: "number"}) if SAMPLE in raw.dims else with_members(raw)
     archive = with_grid(raw, where)
-    names = [str(name) for name in archive.data_vars if _is_forecast(archive[name])]
+    names = [str(name) for name, field in archive.items() if {"time", LEAD, *CELLS} <= set(field.dims)]
     if not names:
         raise DataError(
-            f"{where} holds {listed(archive.data_vars)}",
-            f"A reference holds forecasts of one of {', '.join(name for name in VARIABLES if VARIABLES[name].kind == 'state')}",
-            "Rename its variables as WeatherBench 2 does",
+            f"{where} holds {listed(archive.data_vars)}, none with time, {LEAD}, latitude and longitude",
+            "A reference holds forecasts of one variable at least",
+            "Name another archive",
         )
-    for name in names:
+    for name in VARIABLES.keys() & set(names):
         _check_unit(archive[name], where)
     for dim in ("time", LEAD):
         _check_unique(archive, dim, where)
@@ -179,11 +179,6 @@ def _with_leads(raw: xr.Dataset, where: str) -> xr.Dataset:
             f"Assign them, as in ds.assign_coords({LEAD}=ds.{LEAD} * np.timedelta64(1, 'D')), and pass the Dataset",
         )
     return raw.assign_coords({LEAD: (values * 3600e9).round().astype("timedelta64[ns]")})
-
-
-def _is_forecast(field: xr.DataArray) -> bool:
-    known = VARIABLES.get(str(field.name))
-    return known is not None and known.kind == "state" and {"time", LEAD, *CELLS} <= set(field.dims)
 
 
 def _check_unit(field: xr.DataArray, where: str) -> None:

@@ -104,10 +104,10 @@ def test_a_published_shape_becomes_an_archive(three, shape: Shape, tmp_path):
     found = open_reference(written(shape(other), tmp_path / "published.zarr"))
     single = shape in (ifs_hres, graphcast)
     assert set(found.dims) == {"time", LEAD, "level", "latitude", "longitude"} | (set() if single else {"number"})
-    assert set(found.data_vars) == {"2m_temperature", "geopotential"}
+    assert set(found.data_vars) == {"2m_temperature", "geopotential", "total_precipitation_24hr"}
     assert not any(field.variable._in_memory for field in found.values()), "read before anybody asked"
     expected = other.isel(number=0, drop=True) if single else other
-    found = found.transpose(*expected["geopotential"].dims).sel({LEAD: other[LEAD]}).assign_coords(expected.coords)
+    found = found[list(expected)].transpose(*expected["geopotential"].dims).sel({LEAD: other[LEAD]}).assign_coords(expected.coords)
     xr.testing.assert_allclose(found.load(), expected.astype("float32").drop_attrs())
     assert not (found == 99).any().to_array().any()
 
@@ -124,6 +124,12 @@ def test_a_published_archive_is_scored_as_if_it_stood_on_our_grid(three, shape: 
     xr.testing.assert_allclose(s.sel(system=["forecast", "persistence"]), aeris.verify(fc, truth)[list(s.data_vars)])
     assert "averaged from the grid 16×48" in s.attrs["references"]
     assert "theirs: one member;" in s.attrs["references"] if single else "theirs: 3 members;" in s.attrs["references"]
+
+
+def test_a_variable_that_the_registry_does_not_know_is_compared_too(three):
+    fc, truth, other = (ds[["2m_temperature"]].rename({"2m_temperature": "total_precipitation_24hr"}) for ds in three)
+    s = aeris.verify(fc, truth, baselines={"theirs": refined(other)})
+    assert s["crps.total_precipitation_24hr"].sel(system="theirs").notnull().all()
 
 
 def test_a_grid_that_does_not_divide(three):
@@ -197,7 +203,8 @@ def test_a_coarser_reference_is_refused(three):
         (lambda ds: ds.assign_coords({LEAD: (LEAD, [1, 2], {"units": "fortnights"})}), ("in fortnights", "or hours")),
         (lambda ds: ds.assign_coords({LEAD: ["6h", "24h"]}), ("6h", "or hours")),
         (lambda ds: ds.isel(time=[0, 1, 1]), ("time 2020-02-02", "stands twice", "drop_duplicates")),
-        (lambda ds: ds.rename({name: f"x_{name}" for name in ds.data_vars}), ("x_2m_temperature", "one of 2m_temperature")),
+        (lambda ds: ds.rename({name: f"x_{name}" for name in ds.data_vars}), ("'theirs' holds x_2m_temperature", "in common")),
+        (lambda ds: ds[["geopotential"]].mean("latitude").assign_coords(latitude=[2.0, 1.0]), ("holds geopotential, none with",)),
         (lambda ds: ds.assign(geopotential=ds.geopotential.assign_attrs(units="m")), ("geopotential of", "is in m", r"m\*\*2")),
         (lambda ds: ds.assign(geopotential=ds.geopotential.assign_attrs(units="furlong")), ("is in furlong",)),
         (lambda ds: ds.isel(latitude=[0, 2, 1]), ("latitudes", "rise or fall")),
@@ -291,6 +298,7 @@ def test_the_command_line_takes_references(three, tmp_path, capsys):
     assert "GenCast: 3 members; averaged from the grid 16×48" in capsys.readouterr().out
     scores = xr.open_zarr(tmp_path / "scores.zarr", consolidated=False, decode_timedelta=True)
     assert scores.system.values.tolist() == ["forecast", "persistence", "GenCast"] and scores.attrs["initial_times"] == 3
-    assert main([*words, f"{tmp_path}/other.zarr", "--references", f"{path}"]) == 2
-    assert "NAME=PATH" in capsys.readouterr().err
+    for wrong, told in (([f"{path}"], "NAME=PATH"), ([f"A={path}", f"A={path}"], "A stands twice")):
+        assert main([*words, f"{tmp_path}/other.zarr", "--references", *wrong]) == 2
+        assert told in capsys.readouterr().err
     assert not (tmp_path / "other.zarr").exists()
