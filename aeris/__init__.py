@@ -20,6 +20,7 @@ _HOME = {
     "Store": "aeris.data.store",
     "Grid": "aeris.data.grid",
     "coarsen": "aeris.data.grid",
+    "regrid": "aeris.data.grid",
     # model, training, forecasting
     "ModelConfig": "aeris.model.config",
     "presets": "aeris.model.presets",
@@ -46,7 +47,7 @@ __all__ = sorted(_HOME)
 
 if TYPE_CHECKING:
     from aeris.cluster.engines import Cluster
-    from aeris.data.grid import Grid, coarsen
+    from aeris.data.grid import Grid, coarsen, regrid
     from aeris.data.planet import Planet, simulate_planet
     from aeris.data.sources import open_era5
     from aeris.data.store import Store, prepare

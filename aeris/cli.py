@@ -224,6 +224,7 @@ def verify(
     truth: str,
     out: Path,
     baselines: tuple[str, ...] = ("persistence",),
+    references: tuple[str, ...] = (),
     climatology: str | None = None,
     metrics: tuple[str, ...] = (),
     regions: tuple[str, ...] = (),
@@ -236,28 +237,31 @@ def verify(
         truth: Dataset that holds the valid times: a path or a URL.
         out: Zarr store of the scores.
         baselines: Of persistence, climatology and, on the simulated planet, optimum.
-        climatology: Dataset of past states from which a climatology is made.
+        references: Further forecasts to score beside it, each as NAME=PATH: published archives in WeatherBench 2's shape, by path or URL.
+        climatology: Past states from which a climatology is made, or a climatology by day of the year as WeatherBench 2 stores it.
         metrics: Scores to compute; left out, all that do not take long.
         regions: Regions to average over, such as global, tropics or europe; left out, the globe.
         seasons: Whether to average over the initial times of each season too.
     """
     import aeris
-    from aeris.verification.climatology import ensemble_climatology
+    from aeris.verification.climatology import open_climatology
     from aeris.verification.scores import write_scores
 
     _refuse_existing(out)
-    past = None if climatology is None else ensemble_climatology(aeris.open_era5(climatology))
+    past = None if climatology is None else open_climatology(climatology)
     scores = aeris.verify(
         forecast,
         aeris.open_era5(truth),
         past,
-        baselines,
+        (*baselines, _named_paths(references)),
         metrics=metrics or None,
         regions=regions or None,
         seasons=seasons,
         progress=True,
     )
     write_scores(scores, out)
+    if "references" in scores.attrs:
+        print(scores.attrs["references"])
     print(f"wrote {out}")
 
 
@@ -349,6 +353,23 @@ def doctor() -> None:
     from aeris import device
 
     print(device.explain())
+
+
+def _named_paths(references: Sequence[str]) -> dict[str, str]:
+    """Paths or URLs by the names that stand before them."""
+    from aeris.errors import ConfigurationError
+
+    found: dict[str, str] = {}
+    for reference in references:
+        name, _, path = reference.partition("=")
+        if not name or not path or "/" in name or name in found:
+            raise ConfigurationError(
+                f"--references {reference}" + (f", where {name} stands twice" if name in found else ""),
+                "References are given as NAME=PATH, each name once",
+                f"Use for example --references 'IFS ENS={path or reference}'",
+            )
+        found[name] = path
+    return found
 
 
 def _refuse_existing(out: Path) -> None:

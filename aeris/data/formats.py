@@ -42,12 +42,14 @@ def is_zarr(path: Path) -> bool:
     return any((path / mark).is_file() for mark in ZARR_MARKS)
 
 
-def open_path(path: Path, where: str = "") -> list[xr.Dataset]:
+def open_path(path: Path, where: str = "", dask: bool = True) -> list[xr.Dataset]:
     """Opens a Zarr store, a NetCDF or a GRIB file.
 
     Args:
         path: The file or store.
         where: What messages call it, if not by its path.
+        dask: Whether the arrays of a Zarr store are dask's, cut as they are stored; else they are read when they are used, which suits
+            stores of so many chunks that dask takes long to find one.
 
     Returns:
         One dataset; of a GRIB file one for each variable and type of level.
@@ -60,12 +62,12 @@ def open_path(path: Path, where: str = "") -> list[xr.Dataset]:
         kind = _kind(path, where)
     with _explained(where, kind):
         if kind == "Zarr":
-            return [_open_zarr(path)]
+            return [_open_zarr(path, dask)]
         return [_in_chunks(raw) for raw in (_open_grib(path, where) if kind == "GRIB" else [_open_netcdf(path)])]
 
 
-def open_url(url: str) -> list[xr.Dataset]:
-    """Opens a Zarr store at a URL, or fetches a single file and opens it.
+def open_url(url: str, dask: bool = True) -> list[xr.Dataset]:
+    """Opens a Zarr store at a URL, or fetches a single file and opens it; `dask` is that of `open_path`.
 
     Raises:
         DataError: It cannot be read after several attempts, or needs a package that is not installed.
@@ -75,7 +77,7 @@ def open_url(url: str) -> list[xr.Dataset]:
 
         if url.partition("?")[0].lower().endswith(FILE_ENDINGS):
             return open_path(download(url), url)
-        raw = _open_zarr(open_store(url))
+        raw = _open_zarr(open_store(url), dask)
     if not raw.variables:
         raise DataError(
             f"{url} lists no variables",
@@ -128,11 +130,11 @@ def _explained(where: str, kind: str) -> Iterator[None]:
         ) from error
 
 
-def _open_zarr(store: Any) -> xr.Dataset:
+def _open_zarr(store: Any, dask: bool) -> xr.Dataset:
     with warnings.catch_warnings():
         # Without consolidated metadata xarray lists the store, which is what we want, and says so.
         warnings.filterwarnings("ignore", category=RuntimeWarning, message=".*consolidated.*")
-        return xr.open_zarr(store, chunks={}, decode_times=False)
+        return xr.open_zarr(store, chunks={} if dask else None, decode_times=False)
 
 
 def _open_netcdf(path: Path) -> xr.Dataset:

@@ -7,17 +7,16 @@ A *system* is a function from an initial time to the members that it forecasts f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from aeris.errors import ConfigurationError
 from aeris.verification.climatology import Climatology
-from aeris.verification.pairing import LEAD, Pairing, need_cover, need_times, open_archive
+from aeris.verification.pairing import LEAD, Pairing, need_cover, need_times
+from aeris.verification.references import Others, members_of, open_reference
 
 System = Callable[[np.datetime64], xr.Dataset]
-Others = Mapping[str, xr.Dataset | str | Path]
 
 
 def systems_of(
@@ -40,7 +39,7 @@ def systems_of(
         entries: Others | dict[str, None] = {item: None} if isinstance(item, str) else item
         for name, source in entries.items():
             _need_new_name(name, systems)
-            systems[name] = _built_in(name, pairing, truth, normal) if source is None else _archive(name, source, pairing)
+            systems[name] = _built_in(name, pairing, truth, normal) if source is None else members_of(open_reference(source), pairing)
     return systems
 
 
@@ -98,11 +97,6 @@ def _built_in(name: str, pairing: Pairing, truth: xr.Dataset, normal: System | N
         "A baseline is 'persistence', 'climatology', 'optimum', or a mapping of a name to a forecast archive",
         f"Give for example baselines=('persistence', {{{name!r}: its_archive}})",
     )
-
-
-def _archive(name: str, source: xr.Dataset | str | Path, pairing: Pairing) -> System:
-    archive = need_cover(f"the forecast {name!r}", open_archive(source), pairing)
-    return lambda time: archive.sel(time=time, drop=True)
 
 
 def _compared(members: xr.Dataset, pairing: Pairing) -> xr.Dataset:

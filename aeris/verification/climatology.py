@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from aeris.data.coordinates import with_grid
+from aeris.data.formats import is_zarr, open_path, open_url
+from aeris.data.sources import open_era5
 from aeris.errors import DataError
 from aeris.verification.pairing import LEAD, need_times
 
@@ -72,6 +76,24 @@ def climatology_of(source: xr.Dataset | Climatology) -> Climatology:
         "A climatology needs dayofyear (and hour), or time equal to the valid times",
         "Rename its time axis, or make one from past states with ensemble_climatology(ds)",
     )
+
+
+def open_climatology(source: str | Path) -> Climatology:
+    """A climatology from a path or URL.
+
+    Args:
+        source: A store by ``dayofyear`` (and ``hour``), as `aeris.verification.climatology_smoothing.write_climatology` and WeatherBench 2
+            write it, its rows in either order; or anything else that `aeris.open_era5` opens: past states, of which `ensemble_climatology`
+            is made.
+
+    Raises:
+        DataError: It cannot be understood.
+    """
+    where, path = str(source), Path(source)
+    parts = open_url(where) if "://" in where else open_path(path) if path.is_file() or is_zarr(path) else []
+    if len(parts) == 1 and "dayofyear" in parts[0].dims:
+        return climatology_of(with_grid(parts[0], where))
+    return ensemble_climatology(open_era5(source))
 
 
 def ensemble_climatology(ds: xr.Dataset, days: int = 10, apart: int = 30) -> Climatology:

@@ -155,6 +155,7 @@ class Metric:
         needs_climatology: Whether its statistics need a climatology.
         needs_members: Whether it says nothing of a single member.
         on_request: Whether it is left out unless it is named, because it takes long.
+        loss: What is the smaller the better the forecast, and never negative, by which systems are compared; None where the score has none.
     """
 
     long_name: str
@@ -164,6 +165,7 @@ class Metric:
     needs_climatology: bool = False
     needs_members: bool = False
     on_request: bool = False
+    loss: Callable[[xr.DataArray], xr.DataArray] | None = None
 
 
 def _itself(mean: xr.DataArray) -> xr.DataArray:
@@ -171,15 +173,16 @@ def _itself(mean: xr.DataArray) -> xr.DataArray:
 
 
 METRICS: dict[str, Metric] = {
-    "rmse": Metric("root mean square error of the ensemble mean", ("squared_error",), np.sqrt),
+    "rmse": Metric("root mean square error of the ensemble mean", ("squared_error",), np.sqrt, loss=_itself),
     "rmse_debiased": Metric(
         "root mean square error of the ensemble mean, freed of what a small ensemble adds",
         ("debiased_squared_error",),
         lambda squared: np.sqrt(squared.clip(min=0.0)),
         needs_members=True,
+        loss=_itself,
     ),
-    "rmse_member": Metric("root mean square error of a member", ("member_squared_error",), np.sqrt),
-    "mae": Metric("mean absolute error of the ensemble mean", ("absolute_error",), _itself),
+    "rmse_member": Metric("root mean square error of a member", ("member_squared_error",), np.sqrt, loss=_itself),
+    "mae": Metric("mean absolute error of the ensemble mean", ("absolute_error",), _itself, loss=_itself),
     "bias": Metric("bias of the ensemble mean", ("error",), _itself),
     "acc": Metric(
         "anomaly correlation of the ensemble mean",
@@ -187,9 +190,10 @@ METRICS: dict[str, Metric] = {
         lambda product, forecast, true: product / np.sqrt(forecast * true),
         in_units=False,
         needs_climatology=True,
+        loss=lambda correlation: 1.0 - correlation,
     ),
-    "crps": Metric("fair continuous ranked probability score", ("fair_crps",), _itself),
-    "energy_score": Metric("energy score of the whole field", ("energy_score",), _itself, on_request=True),
+    "crps": Metric("fair continuous ranked probability score", ("fair_crps",), _itself, loss=_itself),
+    "energy_score": Metric("energy score of the whole field", ("energy_score",), _itself, on_request=True, loss=_itself),
     "spread": Metric("ensemble spread", ("variance",), np.sqrt, needs_members=True),
     "spread_skill": Metric(
         "spread over error, corrected for the ensemble size",
@@ -197,6 +201,7 @@ METRICS: dict[str, Metric] = {
         lambda expected, squared: np.sqrt(expected / squared),
         in_units=False,
         needs_members=True,
+        loss=lambda ratio: ratio.where(ratio >= 1.0, 1.0 / ratio),
     ),
 }
 """Scores by name."""

@@ -8,7 +8,7 @@ plus lead. An archive may be far larger than memory: everything here is lazy unt
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -77,10 +77,14 @@ class Pairing:
     Attributes:
         forecast: The archive with the common variables and levels, lazy.
         truth: The truth with the common variables and levels, on the same grid, lazy.
+        absent: By variable, cells ``([level,] latitude, longitude)`` that no system is scored on, because a reference lacks them.
+        notes: What the references are, and what is left out because of them.
     """
 
     forecast: xr.Dataset
     truth: xr.Dataset
+    absent: Mapping[str, xr.DataArray] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -109,6 +113,7 @@ class Pairing:
     def truth_after(self, time: np.datetime64) -> xr.Dataset:
         """What happened at each lead after `time`, lazy, with ``prediction_timedelta`` in place of ``time``."""
         valid = self.truth.sel(time=time + self.leads)
+        valid = valid.assign({name: valid[name].where(~cells) for name, cells in self.absent.items()})
         return valid.rename(time=LEAD).assign_coords({LEAD: self.leads})
 
     def cases(self, name: str) -> Iterator[tuple[Piece, Case]]:

@@ -11,10 +11,11 @@ import xarray as xr
 
 from aeris.errors import ConfigurationError, DataError
 from aeris.progress import tqdm
-from aeris.verification.baselines import Others, System, climatological, systems_of
+from aeris.verification.baselines import System, climatological, systems_of
 from aeris.verification.climatology import Climatology, climatology_of
 from aeris.verification.metrics import FIELD_STATISTICS, METRICS, STATISTICS, Metric
 from aeris.verification.pairing import LEAD, NO_CLIMATOLOGY, Case, Pairing, Piece, pair, pieces, read_case
+from aeris.verification.references import Others, meet
 from aeris.verification.regions import Regions, cell_weights, region_weights
 
 AREA, MEMBERS = "area", "members"
@@ -49,7 +50,8 @@ def verify(
         climatology: For the anomaly correlation and the baseline ``"climatology"``: a dataset by ``dayofyear`` (and ``hour``), one
             whose ``time`` are the valid times, or `aeris.verification.climatology.ensemble_climatology` of past states.
         baselines: ``"persistence"`` (the truth at the initial time, held), ``"climatology"``, ``"optimum"`` (the exact forecast of
-            the simulated planet), and mappings of further names to forecast archives.
+            the simulated planet), and mappings of further names to references: forecast archives in WeatherBench 2's shape, open or by
+            path or URL, which are averaged onto the forecast's grid. Initial times that one of them lacks are left out for all.
         metrics: Which of `aeris.verification.metrics.METRICS`; None takes all that need no more than one pass over the cells.
         regions: Over which to average besides each other: names of `aeris.verification.regions.REGIONS`, or regions by name.
         seasons: Whether to average over the initial times of each season too.
@@ -59,7 +61,8 @@ def verify(
         Dataset with variables ``{score}.{variable}`` (``acc`` only with a climatology) and dimensions ``system`` (``"forecast"``,
         then the baselines), ``prediction_timedelta``, ``level`` where the variable has one, ``region`` where regions were given and
         ``season`` (``"all"``, then those that occur). What an ensemble of one cannot have is NaN, and left out where no system has
-        it. The attributes say how many initial times and members there were, how many members were missing, and what was left out.
+        it. The attributes say how many initial times and members there were, how many members were missing, what was left out, and what
+        the references are and lack.
 
     Raises:
         DataError: Forecast, truth, climatology or a baseline do not fit together, or no member of the forecast is there.
@@ -88,7 +91,7 @@ def mean_statistics(
         Dataset of the compared variables, ``(statistic, system, time, prediction_timedelta, [level,] [region])``. Besides the
         statistics there are ``"area"``, the part of the globe that was averaged over, and ``"members"``, how many there were.
     """
-    pairing = pair(fc, truth)
+    pairing, baselines = meet(pair(fc, truth), baselines)
     normal = None if climatology is None else climatological(pairing, climatology_of(climatology))
     chosen = _chosen_metrics(metrics, normal)
     systems = systems_of(pairing, truth, normal, baselines)
@@ -97,7 +100,8 @@ def mean_statistics(
         means_from(pairing, systems, normal, time, chosen, shares)
         for time in tqdm(pairing.times, desc="verifying", unit="start", disable=not progress)
     ]
-    return xr.concat(means, "time", combine_attrs="override").assign_attrs(members=pairing.forecast.sizes["number"])
+    attributes = {"members": pairing.forecast.sizes["number"]} | ({"references": ". ".join(pairing.notes)} if pairing.notes else {})
+    return xr.concat(means, "time", combine_attrs="override").assign_attrs(attributes)
 
 
 def _chosen_metrics(names: Iterable[str] | None, normal: System | None) -> dict[str, Metric]:
@@ -222,7 +226,7 @@ def scores_of(means: xr.Dataset, seasons: bool = False) -> xr.Dataset:
         "members": means.attrs["members"],
         "missing_members": _missing_members(means, means.attrs["members"]),
         "weights": "cell area",
-    }
+    } | {name: means.attrs[name] for name in ("references",) if name in means.attrs}
     if single:
         left = [name for name, metric in possible.items() if metric.needs_members]
         attributes["left_out"] = f"{', '.join(left)} of {', '.join(single)}: one member has no spread"

@@ -47,12 +47,13 @@ def compare(
         seed: Of the draws.
 
     Returns:
-        Dataset by variable, ``(prediction_timedelta, [level,] [region])``: ``difference.*`` of the score, in its unit, ``relative.*``, the
-        difference over the score of the reference, with ``low.*`` and ``high.*``, the interval of the relative difference (percentiles of
-        a paired circular block bootstrap, Künsch 1989, Politis & Romano 1992), and, for a score that is made of one statistic,
-        ``p_value.*``, two-sided, of the hypothesis that their means are equal (Diebold & Mariano 1995, corrected for few dates by Harvey et
-        al. 1997, with Student's t). NaN where the test finds no variance that it could judge by. ``dates`` counts the initial times that
-        both have.
+        Dataset by variable, ``(prediction_timedelta, [level,] [region])``: ``difference.*`` of the score, in its unit; ``relative.*``, the
+        loss over that of the reference, less one, so that below zero is better: the loss of an error or CRPS is the score itself, that of
+        the anomaly correlation 1 − ACC, that of the ratio r of spread and error max(r, 1/r); bias and spread, which have none, are compared
+        as they are; ``low.*`` and ``high.*``, the interval of the relative difference (percentiles of a paired circular block bootstrap,
+        Künsch 1989, Politis & Romano 1992); and, for a score that is made of one statistic, ``p_value.*``, two-sided, of the hypothesis
+        that their means are equal (Diebold & Mariano 1995, corrected for few dates by Harvey et al. 1997, with Student's t). NaN where the
+        test finds no variance that it could judge by. ``dates`` counts the initial times that both have.
 
     Raises:
         ConfigurationError: There is no such score, or numbers that make no sense.
@@ -136,11 +137,17 @@ def _at_lead(pair: xr.DataArray, area: xr.DataArray, metric: Metric, drawn: xr.D
         values = metric.of_means(*(means.sel(statistic=name, drop=True) for name in metric.statistics))
         return values.isel(system=0, drop=True), values.isel(system=1, drop=True)
 
+    def relative(own: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
+        return (metric.loss(own) / metric.loss(other) if metric.loss else own / other) - 1
+
     own, other = scores(area)
-    own_drawn, other_drawn = scores(area.drop_vars("time") * drawn)
-    chance = (own_drawn / other_drawn - 1).quantile([(1 - confidence) / 2, (1 + confidence) / 2], "draw")
-    low, high = (chance.isel(quantile=end, drop=True) for end in (0, 1))
-    return xr.Dataset({"difference": own - other, "relative": own / other - 1, "low": low, "high": high, "dates": (area > 0).sum("time")})
+    chance = relative(*scores(area.drop_vars("time") * drawn))
+    known = chance.notnull().any("draw")
+    ends = chance.where(known, 0.0).quantile([(1 - confidence) / 2, (1 + confidence) / 2], "draw").where(known)
+    low, high = (ends.isel(quantile=end, drop=True) for end in (0, 1))
+    return xr.Dataset(
+        {"difference": own - other, "relative": relative(own, other), "low": low, "high": high, "dates": (area > 0).sum("time")}
+    )
 
 
 def _p_values(pair: xr.DataArray, means: xr.Dataset) -> xr.DataArray:

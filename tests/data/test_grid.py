@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import dask.array
 import numpy as np
 import pytest
 import xarray as xr
 
-from aeris.data.grid import Grid, coarsen, drop_pole_row, restore_pole_row, row_edges
+from aeris.data.grid import Grid, coarsen, drop_pole_row, regrid, restore_pole_row, row_edges
 from aeris.errors import DataError
 
 
@@ -132,6 +133,87 @@ class TestCoarsen:
         coarse = coarsen(field.to_dataset(name="z"), (32, 64)).z
         assert global_mean(coarse) == pytest.approx(global_mean(field.astype("float64")), rel=1e-6)
         assert float(coarse.sel(latitude=35, longitude=90, method="nearest")) > 3000 * 9.80665  # Tibet
+
+
+def shared_area(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> float:
+    """Area that two cells (south, north, west, east in degrees) share on the unit sphere, whatever turn of the circle they are on."""
+    south, north = max(one[0], other[0]), min(one[1], other[1])
+    widths = [min(one[3], other[3] + turn) - max(one[2], other[2] + turn) for turn in (-720, -360, 0, 360, 720)]
+    return max(0.0, np.sin(np.deg2rad(north)) - np.sin(np.deg2rad(south))) * sum(np.deg2rad(width) for width in widths if width > 0)
+
+
+def cells_of(grid: Grid) -> list[list[tuple[float, float, float, float]]]:
+    """Edges of every cell."""
+    rows, half = row_edges(grid.latitude), 180 / len(grid.longitude)
+    return [[(rows[i + 1], rows[i], east - half, east + half) for east in grid.longitude] for i in range(len(rows) - 1)]
+
+
+WITH_POLES = Grid(np.linspace(90, -90, 8), np.arange(16) * 22.5)
+"""An even number of rows with both poles, as WeatherBench 2 has them at 5.6°."""
+
+
+class TestRegrid:
+    @pytest.mark.parametrize(
+        ("source", "target"),
+        [
+            (Grid.regular(10, 18), Grid.regular(7, 12)),
+            (WITH_POLES, Grid.regular(8, 16)),
+            (Grid.regular(9, 15), WITH_POLES),
+            (Grid(np.array([80.0, 35, 20, -5, -50, -85]), -175.0 + np.arange(9) * 40.0), Grid.regular(5, 14)),
+        ],
+        ids=["not a divisor", "poles", "to poles", "uneven rows"],
+    )
+    @pytest.mark.parametrize("holes", [0.0, 0.3])
+    def test_it_is_the_mean_over_shared_areas_of_every_pair_of_cells(self, source, target, holes):
+        field = random_field(source)
+        field = field.where(np.random.default_rng(1).random(field.shape) >= holes)
+        found = regrid(field.to_dataset(name="t"), target).t
+        for row, line in enumerate(cells_of(target)):
+            for column, cell in enumerate(line):
+                areas = np.array([[shared_area(cell, other) for other in others] for others in cells_of(source)])
+                known = field.notnull().values
+                if (areas * known).sum() < 0.5 * areas.sum():
+                    assert np.isnan(found[row, column])
+                else:
+                    assert found[row, column].item() == pytest.approx((areas * field.fillna(0).values).sum() / (areas * known).sum())
+
+    @pytest.mark.parametrize("target", [Grid.regular(5, 7), Grid.regular(40, 81), WITH_POLES])
+    def test_mean_and_constants_are_conserved_onto_any_grid(self, target):
+        field = random_field(Grid.regular(33, 64))
+        assert global_mean(regrid(field.to_dataset(name="t"), target).t) == pytest.approx(global_mean(field), rel=1e-12)
+        np.testing.assert_allclose(regrid(xr.full_like(field, 3.5).to_dataset(name="t"), target).t, 3.5, rtol=1e-13)
+
+    def test_the_same_grid_gives_the_same_field(self):
+        field = random_field(Grid.regular(181, 360)).to_dataset(name="t")
+        np.testing.assert_allclose(regrid(field, Grid.of(field)).t, field.t, rtol=1e-12)
+
+    def test_a_finer_grid_repeats_the_coarse_values(self):
+        field = random_field(Grid.regular(6, 12))
+        fine = regrid(field.to_dataset(name="t"), Grid(Grid.regular(12, 36).latitude, Grid.regular(12, 36).longitude - 10.0)).t
+        np.testing.assert_allclose(fine, field.values.repeat(2, 0).repeat(3, 1))
+
+    def test_whole_numbers_become_fractions(self):
+        mask = xr.ones_like(random_field(Grid.regular(4, 8)), dtype=int).where(lambda mask: mask.longitude < 180, 0)
+        np.testing.assert_allclose(regrid(mask.to_dataset(name="lsm"), Grid.regular(4, 4)).lsm[0], [0.75, 1, 0.25, 0])
+
+    def test_it_reads_only_the_part_that_is_asked_for(self):
+        """Nothing of the other times is computed: they fail."""
+
+        def values(block_info):
+            (time, _), *_ = block_info[None]["array-location"]
+            assert time == 1
+            return np.ones((1, 36, 72), "float32")
+
+        field = dask.array.map_blocks(values, chunks=((1, 1, 1), (36,), (72,)), dtype="float32", meta=np.empty((0, 0, 0), "float32"))
+        grid = Grid.regular(36, 72)
+        coordinates = {"latitude": grid.latitude, "longitude": grid.longitude}
+        ds = xr.Dataset({"t": (("time", "latitude", "longitude"), field)}, coordinates)
+        np.testing.assert_allclose(regrid(ds, Grid.regular(10, 20)).t.isel(time=1), 1.0)
+
+    def test_a_region_is_refused(self):
+        band = random_field(Grid(np.linspace(70, 20, 11), np.arange(36) * 10.0))
+        with pytest.raises(DataError, match=r"from 70 to 20.*pole to pole"):
+            regrid(band.to_dataset(name="t"), Grid.regular(4, 8))
 
 
 class TestPoleRow:

@@ -489,10 +489,6 @@ def test_unfit_baselines_are_refused(beside):
         aeris.verify(fc, truth, baselines=("guess",))
     with refused(ConfigurationError, "forecast", "twice"):
         aeris.verify(fc, truth, baselines={"forecast": fc})
-    with refused(DataError, "'other'", "prediction_timedelta 1 days"):
-        aeris.verify(fc, truth, baselines={"other": fc.isel({LEAD: [0]})})
-    with refused(DataError, "'other' lacks geopotential"):
-        aeris.verify(fc, truth, baselines={"other": fc[["2m_temperature"]]})
     with refused(DataError, "planet"):
         aeris.verify(fc, truth, baselines=("optimum",))
 

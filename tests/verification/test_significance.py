@@ -54,6 +54,28 @@ def test_a_score_of_two_statistics_has_an_interval_and_no_test(beside):
     assert np.isnan(found["p_value.geopotential"]).all()
 
 
+def test_below_zero_is_better_whatever_the_score(beside):
+    """Of the anomaly correlation 1 − ACC is compared, of spread over error the factor by which they differ, errors as they are."""
+    fc, truth = beside(dates=16, shape=(4, 8))
+    climatology = truth * 0
+    others = {"narrow": fc.mean("number") + 0.3 * (fc - fc.mean("number")), "wide": fc.mean("number") + 4 * (fc - fc.mean("number"))}
+    others = {name: one.transpose(*fc["geopotential"].dims) for name, one in others.items()} | {
+        "noisy": fc + beside(seed=3, dates=16, shape=(4, 8))[0]
+    }
+    means = mean_statistics(fc, truth, climatology, baselines=others)
+    s = scores_of(means)["acc.geopotential"].transpose("system", ...)
+    found = compare(means, "acc", reference="noisy")
+    np.testing.assert_allclose(found["relative.geopotential"], (1 - s.sel(system="forecast")) / (1 - s.sel(system="noisy")) - 1)
+    assert (found["high.geopotential"] < 0).all() and (found["difference.geopotential"] > 0).all()
+    ratio = scores_of(means)["spread_skill.geopotential"].transpose("system", ...)
+    for name, factor in (("narrow", 1 / ratio), ("wide", ratio)):
+        found = compare(means, "spread_skill", reference=name)
+        own = np.maximum(ratio, 1 / ratio).sel(system="forecast")
+        np.testing.assert_allclose(found["relative.geopotential"], own / factor.sel(system=name) - 1)
+        assert (found["high.geopotential"] < 0).all()
+        assert (compare(means, "spread_skill", system=name, reference="forecast")["low.geopotential"] > 0).all()
+
+
 def test_equal_forecasts_do_not_differ():
     rng = np.random.default_rng(0)
     error = rng.chisquare(4, 40)
