@@ -63,7 +63,14 @@ def lab(folder) -> Iterator[str]:
     (folder / "config" / "jupyter_server_config.json").write_text(json.dumps({"ServerApp": {"allow_root": True, "base_url": PREFIX}}))
     kinds = {f"JUPYTER_{kind.upper()}_DIR": str(folder / kind) for kind in ("config", "data", "runtime")}
     package = os.pathsep.join([str(Path(aeris.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    ours = {"JUPYTER_TOKEN": TOKEN, "IPYTHONDIR": str(folder / "ipython"), "TMPDIR": str(folder / "tmp"), "PYTHONPATH": package}
+    # A long training would begin with minutes in which four engines compile; without a compiler it runs as it is.
+    ours = {
+        "CXX": "none",
+        "JUPYTER_TOKEN": TOKEN,
+        "IPYTHONDIR": str(folder / "ipython"),
+        "TMPDIR": str(folder / "tmp"),
+        "PYTHONPATH": package,
+    }
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
