@@ -37,8 +37,15 @@ def test_nino_34_of_december_2015(ersst):
     assert index == pytest.approx(expected, abs=1e-3) and round(index, 2) == 29.26
 
 
+def test_nino_regions_are_those_of_noaa():
+    """0 to 10°S, 90°W to 80°W; 5°N to 5°S, 150°W to 90°W; 170°W to 120°W; 160°E to 150°W."""
+    equator = {region: (-5, 5, *edges) for region, edges in {"3": (-150, -90), "3.4": (-170, -120), "4": (160, -150)}.items()}
+    published = {"1+2": (-10, 0, -90, -80), **equator}
+    assert {region: (south, north, west % 360, east % 360) for region, (south, north, west, east) in published.items()} == NINO
+
+
 @pytest.mark.parametrize("region", NINO)
-def test_nino_regions_against_noaa(ersst, shared_data, region):
+def test_nino_indices_against_noaa(ersst, shared_data, region):
     """NOAA makes its indices of OISST, this one is of ERSST: they agree to some tenths."""
     theirs = pd.read_csv(shared_data / "pythia-datasets" / "enso_data.csv", index_col=0, parse_dates=True)[
         f"Nino{region.replace('.', '').replace('+', '')}"
