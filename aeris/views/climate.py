@@ -29,9 +29,12 @@ def index_figure(index: xr.DataArray, truth: xr.DataArray | None = None, time: n
 
     Returns:
         A matplotlib figure.
+
+    Raises:
+        DataError: A time of the truth is not known, or stands twice.
     """
     index = index.isel(time=[0]) if time is None else index.sel(time=[time])
-    table, start = plume_table(index), index.time.values[0]
+    table, start = plume_table(index, truth), index.time.values[0]
     figure, colour = new_figure(), SYSTEMS["forecast"]["color"]
     ax = figure.add_subplot()
     for low, high, alpha in (("q5", "q95", 0.2), ("q25", "q75", 0.35)):

@@ -57,6 +57,12 @@ def test_patterns_are_eigenvectors_of_the_covariance(fitted):
     np.testing.assert_allclose(abs(np.sum(vectors[:, ::-1][:, :2] * fitted.eofs.values.reshape(2, -1).T, axis=0)), 1.0, atol=1e-9)
 
 
+def test_only_the_band_of_15_degrees_counts():
+    ds = wave("2001-01-01", 5)
+    xr.testing.assert_allclose(bands(ds.where(abs(ds.latitude) < 15, 77.0)), bands(ds))
+    assert not np.allclose(bands(ds.where(abs(ds.latitude) > 15, 77.0)), bands(ds))
+
+
 def test_indices_turn_with_the_wave(fitted):
     """Anticlockwise once in the period, with a deviation of one, in days that were not fitted."""
     indices = fitted.indices(wave("2009-01-01", 400, seed=1))

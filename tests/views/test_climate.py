@@ -46,6 +46,8 @@ def test_a_plume_of_an_index_holds_quantiles_mean_and_truth(index):
         assert corners.min() == pytest.approx(values[0].min()) and corners.max() == pytest.approx(values[1].max())
     assert ax.get_ylabel() == "index (K)" and ax.get_title() == "an index\nfrom 2001-01-21 00 UTC"
     assert "truth" not in lines(index_figure(index).axes[0])
+    with pytest.raises(DataError, match="1 stand twice"):
+        index_figure(index, truth.isel(time=[0, *range(60)]))
 
 
 @pytest.mark.parametrize("upward", ["time", LEAD])
