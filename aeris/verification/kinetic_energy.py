@@ -40,7 +40,7 @@ def kinetic_energy(u: xr.DataArray, v: xr.DataArray) -> xr.DataArray:
 
     Returns:
         Float64 ``(..., part, degree)`` in m² s⁻², `part` being one of `PARTS`; its sum is the mean kinetic energy over the globe for winds
-        without degrees above the largest (`aeris.verification.harmonics.Sphere.largest`).
+        without degrees above the largest (`aeris.verification.harmonics.Sphere`).
 
     Raises:
         DataError: The rows are of no kind that can be analysed exactly, or a value is missing.

@@ -60,9 +60,12 @@ def test_sums_come_before_the_quotient(beside, monkeypatch):
     assert found.dims == ("system", LEAD, "level", "degree")
     sphere = Sphere.of(fc)
     product, of_fc, of_truth = np.zeros((3, 16))
+    of_mean = np.zeros((3, 16))
     for time in range(3):
         kept = [member for member in range(3) if (time, member) != (0, 1)]
         observed = truth["geopotential"].sel(time=fc.time[time] + fc[LEAD][1], level=850).values
+        mean, b = (sphere.analysis(one) for one in (fc["geopotential"][time, kept, 1].sel(level=850).mean("number").values, observed))
+        of_mean += [sphere.by_degree(one) for one in ((mean * b.conj()).real, abs(mean) ** 2, abs(b) ** 2)]
         for member in kept:
             a, b = (sphere.analysis(one) for one in (fc["geopotential"][time, member, 1].sel(level=850).values, observed))
             product += sphere.by_degree((a * b.conj()).real)
@@ -70,6 +73,7 @@ def test_sums_come_before_the_quotient(beside, monkeypatch):
             of_truth += sphere.by_degree(abs(b) ** 2)
     expected = product / np.sqrt(of_fc * of_truth)
     np.testing.assert_allclose(found.sel(system="members", level=850).isel({LEAD: 1}), expected)
+    np.testing.assert_allclose(found.sel(system="mean", level=850).isel({LEAD: 1}), of_mean[0] / np.sqrt(of_mean[1] * of_mean[2]))
 
 
 def test_the_truth_itself_is_coherent_and_its_opposite_is_not():

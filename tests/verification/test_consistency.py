@@ -226,3 +226,15 @@ def test_one_state_without_a_time(state):
     one = diagnose(state.isel(time=0))
     assert one["hydrostatic_bias"].dims == ("layer",) and one["total_water"].dims == ()
     xr.testing.assert_allclose(one, diagnose(state).isel(time=0, drop=True))
+
+
+def test_budgets_of_uniform_air():
+    """250 K, 2 g of vapour a kilogram and 10 m/s on levels of 100 to 1000 hPa: everything times 90 000 Pa / g."""
+    levels, grid = np.array([100, 300, 700, 1000]), Grid.regular(16, 32)
+    place = {"level": levels, "latitude": grid.latitude, "longitude": grid.longitude}
+    fields = {T: 250.0, Q: 0.002, U: 6.0, V: -8.0}
+    found = diagnose(xr.Dataset({name: (list(place), np.full((4, 16, 32), value)) for name, value in fields.items()}, place))
+    mass = 90_000 / GRAVITY
+    assert found["kinetic_energy"].item() == pytest.approx(50 * mass)
+    assert found["total_water"].item() == pytest.approx(0.002 * mass)
+    assert found["total_energy"].item() == pytest.approx((1004.7 * 250 + 2.501e6 * 0.002 + 50) * mass)
