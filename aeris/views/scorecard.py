@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from aeris.errors import DataError
 from aeris.views.style import lead_text, new_figure, variable_text
@@ -24,6 +25,9 @@ LEAST_REACH = 0.01
 MOST_NUMBERS = 12
 """Leads of a panel up to which numbers are written into its cells."""
 
+TENTHS = 0.05
+"""Relative difference at the end of the colours below which numbers have a decimal."""
+
 _NAMES = {
     "rmse": "RMSE",
     "rmse_debiased": "RMSE, debiased",
@@ -32,7 +36,7 @@ _NAMES = {
     "acc": "1 − ACC",
     "crps": "CRPS",
     "energy_score": "energy score",
-    "spread_skill": "max(r, 1/r) of r = spread / error",
+    "spread_skill": "factor between\nspread and error",
 }
 
 
@@ -67,8 +71,11 @@ def scorecard_figure(card: pd.DataFrame) -> Figure:
         ax.set_title("\n".join([*pair, *region, _NAMES.get(score, score)]), fontsize="medium")
     axes[0].set_yticks(np.arange(len(channels)) + 0.5, [_row_text(card, channel) for channel in channels])
     figure.supxlabel(f"lead\n{_caption(card)}", fontsize="medium")
-    shades = ScalarMappable(Normalize(-reach, reach), COLOURS)
-    bar = figure.colorbar(shades, ax=axes.tolist(), extend="both", fraction=0.05, pad=0.02, format=lambda value, _: _percent(value))
+    shades = ScalarMappable(Normalize(-100 * reach, 100 * reach), COLOURS)
+    ticks = MaxNLocator(7, steps=[1, 2, 5, 10], integer=reach >= TENTHS)  # others would be rounded
+    bar = figure.colorbar(
+        shades, ax=axes.tolist(), extend="both", fraction=0.05, pad=0.02, ticks=ticks, format=lambda per, _: _signed(per, reach)
+    )
     bar.set_label("relative difference (%)\nbetter  ←  0  →  worse")
     return figure
 
@@ -88,7 +95,7 @@ def _draw_panel(ax: Axes, panel: pd.DataFrame, channels: list[str], reach: float
     ax.set_facecolor("0.85")
     ax.pcolormesh(values, cmap=COLOURS, norm=Normalize(-reach, reach), edgecolors="white", linewidth=1.0)
     for row, column, one in places:
-        number = _percent(one.relative) if one.verdict != "no data" and len(leads) <= MOST_NUMBERS else ""
+        number = _signed(100 * one.relative, reach) if one.verdict != "no data" and len(leads) <= MOST_NUMBERS else ""
         dark = abs(one.relative) > 0.75 * reach
         text = f"{MARKS[one.verdict]} {number}".strip()
         ax.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize="small", color="white" if dark else "black")
@@ -98,12 +105,12 @@ def _draw_panel(ax: Axes, panel: pd.DataFrame, channels: list[str], reach: float
     ax.tick_params(length=0)
 
 
-def _percent(fraction: float) -> str:
-    """A signed whole number, zero without a sign, with the minus that is as wide as the plus."""
-    if np.isinf(fraction):
+def _signed(number: float, reach: float) -> str:
+    """Per cent with their sign, zero without one, with the minus that is as wide as the plus; a decimal where all are small."""
+    if np.isinf(number):
         return "+∞"
-    whole = round(100 * fraction)
-    return f"{whole:+d}".replace("-", "−") if whole else "0"
+    text = f"{number:+.{0 if reach >= TENTHS else 1}f}".replace("-", "−")
+    return text if text.strip("+−0.") else "0"
 
 
 def _row_text(card: pd.DataFrame, channel: str) -> str:

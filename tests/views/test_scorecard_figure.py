@@ -90,6 +90,23 @@ def test_differences_of_nothing_look_like_nothing():
     np.testing.assert_allclose(mesh.cmap(mesh.norm(1e-5))[:3], to_rgb("#F7F7F7"), atol=0.01)
 
 
+def test_small_differences_have_a_decimal():
+    small = card(("crps",)).assign(relative=lambda one: one.relative / 20)
+    figure = scorecard_figure(small)
+    assert set(cell_texts(figure.axes[0]).values()) >= {"▲ −2.0", "▲ −1.5", "0", "+0.5", "▼ +2.0"}
+    figure.draw_without_rendering()
+
+
+@pytest.mark.parametrize("times", [1, 1 / 3, 1 / 20, 1 / 60])
+def test_the_labels_of_the_colours_are_what_they_stand_at(times):
+    figure = scorecard_figure(card(("crps",)).assign(relative=lambda one: one.relative * times))
+    figure.draw_without_rendering()
+    bar = figure.axes[-1]
+    told = [float(label.get_text().replace("−", "-")) for label in bar.get_yticklabels()]
+    np.testing.assert_allclose(told, bar.get_yticks(), atol=1e-9)
+    assert len(told) > 3
+
+
 def test_nothing_to_draw_is_refused():
     with pytest.raises(DataError, match="without rows"):
         scorecard_figure(card().iloc[:0])
