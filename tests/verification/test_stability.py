@@ -111,8 +111,9 @@ def test_lost_or_gathered_small_scales_are_unstable(past, forecast, normal, keep
 def test_a_forecast_that_blows_up_is_unstable_and_not_an_error(past, forecast):
     broken = forecast[[T2M]].copy(deep=True)
     broken[T2M][:, 1, 70:, 3, 3] = np.inf
+    broken[T2M][:, 1, 70:, 3, 4] = -np.inf
     verdict = stability(broken, past)
-    assert not bool(verdict.stable) and "inf" in reasons(verdict)[0]
+    assert not bool(verdict.stable) and verdict.attrs["missing_members"] == 0 and "inf" in reasons(verdict)[0]
     huge = forecast[[T2M]].where(days_of(forecast) < 50, 1e9)
     assert not bool(stability(huge, past).stable)
     still = forecast[["geopotential"]].copy(deep=True)
