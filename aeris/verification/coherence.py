@@ -77,7 +77,7 @@ def _sums_of(name: str, case: Case, usual: xr.DataArray | None, sphere: Sphere, 
     mean = np.where(there, members, 0.0).sum(0) / np.maximum(count, 1)
 
     def sums(forecast: np.ndarray) -> list[np.ndarray]:
-        return [np.real(forecast * happened.conj()), np.abs(forecast) ** 2, np.abs(happened) ** 2 + 0.0 * forecast.real]
+        return [np.real(forecast * happened.conj()), np.abs(forecast) ** 2, np.broadcast_to(np.abs(happened) ** 2, forecast.shape)]
 
     each = [np.where(there, one, 0.0).sum(0) for one in sums(members)]
     of_mean = [np.where(count > 0, one, 0.0) for one in sums(mean)]
