@@ -1,4 +1,6 @@
-"""The climatology by day of the year and hour, smoothed over the calendar, as WeatherBench 2 makes and stores it::
+"""The climatology by day of the year and hour, smoothed over the calendar, as WeatherBench 2 makes and stores it.
+
+::
 
     C(d, h) = Σ_y Σ_j w_j x(y, d + j, h) / Σ_y Σ_j w_j,    w_j = 1 − |j| / k,    j = −k ... k,    k = (window − 1) / 2
 
