@@ -10,7 +10,7 @@ import xarray as xr
 
 from aeris.errors import DataError
 from aeris.verification.metrics import METRICS, STATISTICS
-from aeris.verification.pairing import CELLS, NO_CLIMATOLOGY, Case, Pairing, pair
+from aeris.verification.pairing import CELLS, Case, Pairing, pair
 
 
 def spread_skill(
@@ -30,7 +30,7 @@ def spread_skill(
     Returns:
         The ratio, without `dims`.
     """
-    case = Case(members.variable.astype("float64"), truth.variable.astype("float64"), NO_CLIMATOLOGY)
+    case = Case.of(members.variable.astype("float64"), truth.variable.astype("float64"))
     weights = truth.notnull() * (1.0 if weights is None else weights)
     ratio = METRICS["spread_skill"]
     fields = [truth.copy(data=STATISTICS[name](case).transpose(*truth.dims)) for name in ratio.statistics]

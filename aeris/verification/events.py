@@ -16,7 +16,7 @@ import xarray as xr
 
 from aeris.errors import ConfigurationError, DataError
 from aeris.verification.metrics import fair_crps
-from aeris.verification.pairing import CELLS, LEAD, NO_CLIMATOLOGY, Case, Pairing, Piece, pair, pieces, read_case
+from aeris.verification.pairing import CELLS, LEAD, Case, Pairing, Piece, pair, pieces, read_case
 from aeris.verification.regions import Regions, cell_weights, region_weights
 
 Thresholds = Mapping[str, Sequence[float] | xr.DataArray]
@@ -288,7 +288,7 @@ def tail_crps(fc: xr.Dataset | str | Path, truth: xr.Dataset, thresholds: Thresh
         return kept.transpose(*field.dims).where(field.notnull())
 
     def score(case: Case, limit: xr.Variable) -> xr.Variable:
-        return fair_crps(Case(cut(case.members, limit), cut(case.truth, limit), NO_CLIMATOLOGY))
+        return fair_crps(Case.of(cut(case.members, limit), cut(case.truth, limit)))
 
     return xr.Dataset(
         {name: _mean_score(pairing, name, _limits(limits, pairing.forecast[name]), score) for name, limits in thresholds.items()}
@@ -319,7 +319,7 @@ def quantile_score(fc: xr.Dataset | str | Path, truth: xr.Dataset, quantiles: Se
 
     def score(case: Case, level: xr.Variable) -> xr.Variable:
         drawn = xr.Variable(case.truth.dims, _quantile(case.members.transpose("number", *case.truth.dims).values, float(level)))
-        return ((case.truth < drawn) - level) * (drawn - case.truth)
+        return ((case.truth < drawn) - level) * (drawn - case.truth.astype("float64"))
 
     limits = xr.DataArray(levels, {"quantile": levels}, "quantile")
     return xr.Dataset({name: _mean_score(pairing, name, limits, score) for name in pairing.variables})
@@ -328,7 +328,7 @@ def quantile_score(fc: xr.Dataset | str | Path, truth: xr.Dataset, quantiles: Se
 def _quantile(members: np.ndarray, level: float) -> np.ndarray:
     """The quantile along the first axis of the members that are there."""
     there = ~np.isnan(members).all(axis=tuple(range(1, members.ndim)))
-    whole = members[there]
+    whole = members[there].astype("float64")
     if not np.isnan(whole).any():
         return np.quantile(whole, level, axis=0)
     return np.nanquantile(whole, level, axis=0)

@@ -24,7 +24,10 @@ from aeris.errors import DataError, StoreError
 LEAD = "prediction_timedelta"
 CELLS = ("latitude", "longitude")
 PIECE_VALUES = 2**26
-"""Most values of one system that are read at once: 0.5 GiB in float64, one level of 50 members at 0.25°."""
+"""Most values of one system that are read at once: 256 MiB in float32, one level of 50 members at 0.25°."""
+
+BAND_VALUES = 2**21
+"""Most values of the members that are computed with at once: 16 MiB in float64."""
 
 Piece = dict[str, slice]
 """Positions along ``prediction_timedelta`` and ``level`` that are read at once."""
@@ -39,14 +42,31 @@ class Case:
     The fields are xarray Variables: they have named dimensions but no coordinates that arithmetic would have to compare.
 
     Attributes:
-        members: Float64 ``(number, prediction_timedelta, [level,] latitude, longitude)``; a missing member is NaN throughout.
-        truth: Float64, the same without ``number``; NaN cells are left out of every score.
+        members: ``(number, prediction_timedelta, [level,] latitude, longitude)``, in the number format of the archive; a missing
+            member is NaN throughout.
+        truth: The same without ``number``; NaN cells are left out of every score.
         climatology: The climatological mean at the valid times, shaped as `truth`; NaN where there is none.
+        there: Which members are there, ``(number, prediction_timedelta, [level])``.
     """
 
     members: xr.Variable
     truth: xr.Variable
     climatology: xr.Variable
+    there: xr.Variable
+
+    @classmethod
+    def of(cls, members: xr.Variable, truth: xr.Variable, climatology: xr.Variable = NO_CLIMATOLOGY) -> Case:
+        """A case of fields in memory: a member is there where it has any value."""
+        return cls(members, truth, climatology, members.notnull().any(CELLS))
+
+    def bands(self) -> Iterator[tuple[slice, Case]]:
+        """The case in bands of rows, in float64: a whole one in float64, with what is computed from it, would take gigabytes."""
+        rows = self.truth.sizes["latitude"]
+        step = max(1, BAND_VALUES * rows // self.members.size)
+        for first in range(0, rows, step):
+            band = slice(first, first + step)
+            fields = (field.isel(latitude=band, missing_dims="ignore") for field in (self.members, self.truth, self.climatology))
+            yield band, Case(*(field.astype("float64") for field in fields), self.there)
 
     @cached_property
     def known(self) -> xr.Variable:
@@ -56,7 +76,7 @@ class Case:
     @cached_property
     def count(self) -> xr.Variable:
         """Members that are there, ``(prediction_timedelta, [level])``."""
-        return self.members.notnull().any(CELLS).sum("number")
+        return self.there.sum("number")
 
     @cached_property
     def mean(self) -> xr.Variable:
@@ -314,13 +334,14 @@ def read_case(members: xr.DataArray, truth: xr.DataArray | xr.Variable, climatol
     A member that lacks a cell where the truth is known is missing as a whole; where no member is there, the truth is left out too.
     """
     ensemble, happened, normal = _read(members), _read(truth), _read(climatology)
-    whole = (ensemble.notnull() | happened.isnull()).all(CELLS)
+    values = ensemble.notnull()
+    whole = (values | happened.isnull()).all(CELLS)
     if not whole.all():
         ensemble, happened = ensemble.where(whole), happened.where(whole.any("number"))
-    return Case(ensemble, happened, normal)
+    return Case(ensemble, happened, normal, whole & values.any(CELLS))
 
 
 def _read(field: xr.DataArray | xr.Variable) -> xr.Variable:
-    """Values in float64, with the dimensions in the order of an archive."""
+    """Values with the dimensions in the order of an archive."""
     field = field.transpose("number", LEAD, "level", *CELLS, missing_dims="ignore")
-    return xr.Variable(field.dims, field.values.astype("float64"))
+    return xr.Variable(field.dims, field.values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -157,24 +157,38 @@ def means_from(
     leading = {"statistic": [*names, AREA, MEMBERS], "system": list(systems), "time": [time], **regions}
     means = {name: pairing.room(name, leading, np.nan) for name in pairing.variables}
     for order, name, piece, case in _cases(pairing, systems, normal, time):
-        values = np.stack(list(_averages(case, names, weights)))
+        values = _averages(case, names, weights)
         means[name][{"system": order, "time": 0} | piece] = values if regions else values[:, 0]
     return xr.Dataset(means)
 
 
-def _averages(case: Case, statistics: Iterable[str], weights: np.ndarray) -> Iterator[np.ndarray]:
-    """Averages of the statistics of a case, then the part of the globe, then the members: each ``(region, lead, [level])``."""
-    known = case.known.values.reshape(*case.count.shape, -1)
-    total = np.moveaxis(known.astype(float) @ weights.T, -1, 0)
-    for name in statistics:
-        if name in FIELD_STATISTICS:
-            yield FIELD_STATISTICS[name](case, weights)
-            continue
-        field = STATISTICS[name](case).transpose(*case.truth.dims).values.reshape(known.shape)
-        summed = np.moveaxis(np.where(known, field, 0.0) @ weights.T, -1, 0)
-        yield summed / np.where(total > 0, total, np.nan)
-    yield total / known.shape[-1]
-    yield np.broadcast_to(case.count.values, total.shape)
+def _averages(case: Case, statistics: Sequence[str], weights: np.ndarray) -> np.ndarray:
+    """Averages of the statistics of a case, then the part of the globe, then the members: ``(statistic, region, lead, [level])``."""
+    cellwise = [name for name in statistics if name in STATISTICS]
+    total, summed = _sums(case, cellwise, weights)
+    means = dict(zip(cellwise, summed / np.where(total > 0, total, np.nan), strict=True))
+    means |= {name: FIELD_STATISTICS[name](case, weights) for name in statistics if name in FIELD_STATISTICS}
+    count = np.broadcast_to(case.count.values, total.shape)
+    return np.stack([*(means[name] for name in statistics), total / weights.shape[1], count])
+
+
+def _sums(case: Case, statistics: Sequence[str], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights and weighted sums of the statistics over the cells where the truth is known.
+
+    Returns:
+        ``(region, lead, [level])`` and ``(statistic, region, lead, [level])``.
+    """
+    shares = weights.reshape(len(weights), case.truth.sizes["latitude"], -1)
+    total = np.zeros((len(weights), *case.count.shape))
+    summed = np.zeros((len(statistics), *total.shape))
+    for band, part in case.bands():
+        known = part.known.values.reshape(*case.count.shape, -1)
+        share = shares[:, band].reshape(len(weights), -1).T
+        total += np.moveaxis(known.astype(float) @ share, -1, 0)
+        for order, name in enumerate(statistics):
+            field = STATISTICS[name](part).transpose(*case.truth.dims).values.reshape(known.shape)
+            summed[order] += np.moveaxis(np.where(known, field, 0.0) @ share, -1, 0)
+    return total, summed
 
 
 def _cases(
