@@ -19,6 +19,9 @@ from aeris.verification.pairing import LEAD, Pairing, need_cover, need_times, op
 System = Callable[[np.datetime64], xr.Dataset]
 Others = Mapping[str, xr.Dataset | str | Path]
 
+FROM_START = ("persistence", "optimum")
+"""Baselines that need the truth at the initial time."""
+
 
 def systems_of(
     pairing: Pairing, truth: xr.Dataset, normal: System | None, baselines: Iterable[str | Others] | str | Others

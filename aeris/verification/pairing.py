@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -19,10 +19,11 @@ import xarray as xr
 
 from aeris.data.grid import Grid
 from aeris.data.variables import VARIABLES
-from aeris.errors import DataError, StoreError
+from aeris.errors import ConfigurationError, DataError
+from aeris.verification.archives import CELLS, LEAD, need_dimensions, need_same_units, open_archive
 
-LEAD = "prediction_timedelta"
-CELLS = ("latitude", "longitude")
+Gaps = Literal["refuse", "skip"]
+CUT = " with fc.sel(time=..., prediction_timedelta=...)"
 PIECE_VALUES = 2**26
 """Most values of one system that are read at once: 256 MiB in float32, one level of 50 members at 0.25°."""
 
@@ -65,8 +66,10 @@ class Case:
         step = max(1, BAND_VALUES * rows // self.members.size)
         for first in range(0, rows, step):
             band = slice(first, first + step)
-            fields = (field.isel(latitude=band, missing_dims="ignore") for field in (self.members, self.truth, self.climatology))
-            yield band, Case(*(field.astype("float64") for field in fields), self.there)
+            members, truth, climatology = (
+                field.isel(latitude=band, missing_dims="ignore").astype("float64") for field in (self.members, self.truth, self.climatology)
+            )
+            yield band, Case(members, truth, climatology, self.there)
 
     @cached_property
     def known(self) -> xr.Variable:
@@ -97,10 +100,12 @@ class Pairing:
     Attributes:
         forecast: The archive with the common variables and levels, lazy.
         truth: The truth with the common variables and levels, on the same grid, lazy.
+        left_out_starts: Initial times that were left out because the truth lacks them.
     """
 
     forecast: xr.Dataset
     truth: xr.Dataset
+    left_out_starts: int = 0
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -121,6 +126,10 @@ class Pairing:
     def cell_area(self) -> xr.Variable:
         """Area of a cell of each row over the mean cell area, ``(latitude,)``."""
         return xr.Variable("latitude", Grid.of(self.forecast).area)
+
+    def at(self, time: np.datetime64) -> Pairing:
+        """The part of one initial time."""
+        return Pairing(self.forecast.sel(time=[time]), self.truth)
 
     def members(self, time: np.datetime64) -> xr.Dataset:
         """The forecast from one initial time, lazy."""
@@ -146,83 +155,82 @@ class Pairing:
         return xr.DataArray(fill, coordinates, list(coordinates), attrs=attributes_of(field))
 
 
-def pair(forecast: xr.Dataset | str | Path, truth: xr.Dataset) -> Pairing:
-    """Checks that a forecast can be held against the truth, before anything is read.
+def pair(forecast: xr.Dataset | str | Path, truth: xr.Dataset, gaps: Gaps = "refuse", starts: bool = False) -> Pairing:
+    """Checks that a forecast can be held against the truth, before more than a field of each variable is read.
 
     Args:
-        forecast: An archive, or the path of one.
+        forecast: An archive, or the path or URL of one.
         truth: Canonical dataset with ``time``; may hold fewer variables and levels.
+        gaps: Where the truth lacks a time, ``"refuse"``, or ``"skip"``: it is then as if it were missing in every cell.
+        starts: Whether the truth at the initial times is needed too: with ``gaps="skip"`` those without it are left out.
 
     Returns:
         Both, cut to the common variables and levels.
 
     Raises:
-        DataError: Dimensions are missing, the grids differ, no variable or level is common, or the truth ends too early.
+        DataError: Dimensions are missing, the grids or units differ, no variable, level or time is common, or the truth has gaps.
+        ConfigurationError: `gaps` is something else.
         StoreError: There is no archive at that path.
     """
+    if gaps not in get_args(Gaps):
+        raise ConfigurationError(f"gaps={gaps!r}", "Gaps of the truth are refused or skipped", "Use gaps='refuse' or gaps='skip'")
     archive = open_archive(forecast)
-    _need_dimensions("the truth", truth, ("time", *CELLS))
+    need_dimensions("the truth", truth, ("time", *CELLS))
     need_same_grid("the truth", truth, archive)
     names = _common_variables(archive, truth)
     archive, truth = archive[names], truth[names]
     if "level" in archive.dims:
         levels = _common_levels(archive, truth)
         archive, truth = archive.sel(level=levels), truth.sel(level=levels)
-    need_times("the truth", truth, (archive.time.values[:, None] + archive[LEAD].values).ravel())
+    need_same_units(archive, truth)
+    if gaps == "skip":
+        return _skipping(archive, truth, starts)
+    need_times("the truth", truth, _valid(archive).ravel(), f"{CUT}, or leave such cases out with gaps='skip'")
     return Pairing(archive, truth)
 
 
-def open_archive(source: xr.Dataset | str | Path) -> xr.Dataset:
-    """Opens a forecast archive lazily; a single forecast gets a member dimension of one.
+def _valid(archive: xr.Dataset) -> np.ndarray:
+    """Valid times, ``(time, prediction_timedelta)``."""
+    return archive.time.values[:, None] + archive[LEAD].values
 
-    Raises:
-        DataError: A dimension of an archive is missing, or the leads are not time differences.
-        StoreError: There is nothing at that path.
-    """
-    archive = source if isinstance(source, xr.Dataset) else _open_zarr(Path(source))
-    _need_dimensions("the forecast", archive, ("time", LEAD, *CELLS))
-    if archive[LEAD].dtype.kind != "m":
+
+def _skipping(archive: xr.Dataset, truth: xr.Dataset, starts: bool) -> Pairing:
+    """The initial times that have any truth, which is missing in every cell at the valid times that it lacks."""
+    held, valid = truth.get_index("time"), _valid(archive)
+    known = np.isin(valid, held).any(axis=1) & (np.isin(archive.time, held) | (not starts))
+    if not known.any():
         raise DataError(
-            f"The leads of the forecast have dtype {archive[LEAD].dtype}",
-            f"{LEAD} is a time difference",
-            f"Convert hours with fc.assign_coords({LEAD}=fc.{LEAD} * np.timedelta64(1, 'h'))",
+            f"The forecast is valid from {_minute(valid.min())} to {_minute(valid.max())}, the truth holds {_minute(held.min())} to "
+            f"{_minute(held.max())}" + (", and not the initial times" if np.isin(valid, held).any() else ""),
+            "Forecast and truth must have times in common",
+            "Give a truth of those times",
         )
-    return archive if "number" in archive.dims else archive.expand_dims(number=[0])
+    lacking = pd.DatetimeIndex(np.unique(valid[known])).difference(held)
+    if len(lacking):
+        lazy = truth if truth.chunks else truth.chunk(time=1)  # in memory, or unread, reindex would copy or read everything
+        truth = lazy.reindex(time=held.union(lacking))
+    return Pairing(archive.isel(time=np.flatnonzero(known)), truth, int((~known).sum()))
 
 
-def _open_zarr(path: Path) -> xr.Dataset:
-    if not path.exists():
-        raise StoreError(
-            f"There is no forecast at {path}", "A path must lead to a forecast archive (Zarr)", "Check the path, or run the forecast first"
-        )
-    return xr.open_zarr(path, chunks=None, consolidated=False, decode_timedelta=True)
+def _minute(time: Any) -> str:
+    return f"{pd.Timestamp(time):%Y-%m-%dT%H:%M}"
 
 
-def need_times(owner: str, ds: xr.Dataset, times: np.ndarray) -> None:
-    """Raises a DataError that names the first of `times` that `ds` lacks, and how many there are."""
+def need_times(owner: str, ds: xr.Dataset, times: np.ndarray, cut: str = CUT) -> None:
+    """Raises a DataError that names the first of `times` that `ds` lacks, and how many there are; `cut` tells how to cut the forecast."""
     missing = pd.DatetimeIndex(np.unique(times)).difference(ds.get_index("time"))
     if len(missing):
         held = ds.get_index("time")
         raise DataError(
-            f"{_begin(owner)} lacks {len(missing)} of the times that are needed, the first is {missing[0]:%Y-%m-%dT%H:%M}",
-            f"Every initial time plus lead must be there; it holds {held.min():%Y-%m-%dT%H:%M} to {held.max():%Y-%m-%dT%H:%M}",
-            "Give a longer truth, or cut the forecast with fc.sel(time=..., prediction_timedelta=...)",
+            f"{_begin(owner)} lacks {len(missing)} of the times that are needed, the first is {_minute(missing[0])}",
+            f"Every initial time plus lead must be there; it holds {_minute(held.min())} to {_minute(held.max())}",
+            f"Give a longer truth, or cut the forecast{cut}",
         )
 
 
 def _begin(owner: str) -> str:
     """At the beginning of a sentence; str.capitalize would also change the rest of a name."""
     return owner[0].upper() + owner[1:]
-
-
-def _need_dimensions(owner: str, ds: xr.Dataset, dims: tuple[str, ...]) -> None:
-    missing = [dim for dim in dims if dim not in ds.dims or dim not in ds.coords]
-    if missing:
-        raise DataError(
-            f"{_begin(owner)} has no coordinate {', '.join(missing)}; its dimensions are {', '.join(map(str, ds.dims))}",
-            f"{_begin(owner)} needs the dimensions {', '.join(dims)} with their coordinates",
-            "Keep a dimension of one with fc.sel(time=[...]) rather than fc.sel(time=...)",
-        )
 
 
 def need_same_grid(owner: str, ds: xr.Dataset, archive: xr.Dataset) -> None:

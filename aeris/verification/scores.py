@@ -5,16 +5,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from aeris.errors import ConfigurationError, DataError
-from aeris.progress import tqdm
-from aeris.verification.baselines import Others, System, climatological, systems_of
+from aeris.verification.archives import open_archive
+from aeris.verification.baselines import FROM_START, Others, System, climatological, systems_of
 from aeris.verification.climatology import Climatology, climatology_of
+from aeris.verification.kept import by_initial_time
 from aeris.verification.metrics import FIELD_STATISTICS, METRICS, STATISTICS, Metric
-from aeris.verification.pairing import LEAD, NO_CLIMATOLOGY, Case, Pairing, Piece, pair, pieces, read_case
+from aeris.verification.pairing import LEAD, NO_CLIMATOLOGY, Case, Gaps, Pairing, Piece, pair, pieces, read_case
 from aeris.verification.regions import Regions, cell_weights, region_weights
 
 AREA, MEMBERS = "area", "members"
@@ -33,6 +35,8 @@ def verify(
     metrics: Iterable[str] | None = None,
     regions: Regions | None = None,
     seasons: bool = False,
+    gaps: Gaps = "refuse",
+    keep: str | Path | None = None,
     progress: bool = False,
 ) -> xr.Dataset:
     """Scores an ensemble forecast and its baselines against the truth.
@@ -53,20 +57,25 @@ def verify(
         metrics: Which of `aeris.verification.metrics.METRICS`; None takes all that need no more than one pass over the cells.
         regions: Over which to average besides each other: names of `aeris.verification.regions.REGIONS`, or regions by name.
         seasons: Whether to average over the initial times of each season too.
+        gaps: Where the truth lacks a time, ``"refuse"``, or ``"skip"`` it and count it.
+        keep: Folder in which the statistics of each initial time are kept as they are computed: called again, an interrupted
+            verification goes on where it was, with the same bits.
         progress: Whether to show a progress bar.
 
     Returns:
         Dataset with variables ``{score}.{variable}`` (``acc`` only with a climatology) and dimensions ``system`` (``"forecast"``,
         then the baselines), ``prediction_timedelta``, ``level`` where the variable has one, ``region`` where regions were given and
         ``season`` (``"all"``, then those that occur). What an ensemble of one cannot have is NaN, and left out where no system has
-        it. The attributes say how many initial times and members there were, how many members were missing, and what was left out.
+        it. The attributes say how many initial times and members there were and what was left out: ``missing_members`` and
+        ``missing_truth`` count members, and initial times and leads without truth; ``left_out`` tells of the rest in words. Each
+        score has the attribute ``scored_area``, the mean part of the globe on which the truth was known and a member was there.
 
     Raises:
         DataError: Forecast, truth, climatology or a baseline do not fit together, or no member of the forecast is there.
         ConfigurationError: A baseline, metric or region is unknown, or lacks what it needs.
-        StoreError: There is no archive at the path given.
+        StoreError: There is no archive at the path given, or `keep` holds something else.
     """
-    means = mean_statistics(fc, truth, climatology, baselines, metrics=metrics, regions=regions, progress=progress)
+    means = mean_statistics(fc, truth, climatology, baselines, metrics=metrics, regions=regions, gaps=gaps, keep=keep, progress=progress)
     return scores_of(means, seasons=seasons)
 
 
@@ -78,6 +87,8 @@ def mean_statistics(
     *,
     metrics: Iterable[str] | None = None,
     regions: Regions | None = None,
+    gaps: Gaps = "refuse",
+    keep: str | Path | None = None,
     progress: bool = False,
 ) -> xr.Dataset:
     """What scores are made of: statistics averaged over the globe or regions, each initial time by itself.
@@ -88,16 +99,30 @@ def mean_statistics(
         Dataset of the compared variables, ``(statistic, system, time, prediction_timedelta, [level,] [region])``. Besides the
         statistics there are ``"area"``, the part of the globe that was averaged over, and ``"members"``, how many there were.
     """
-    pairing = pair(fc, truth)
+    names = [baselines] if isinstance(baselines, str | Mapping) else list(baselines)
+    pairing = pair(fc, truth, gaps, starts=any(name in FROM_START for name in names))
     normal = None if climatology is None else climatological(pairing, climatology_of(climatology))
     chosen = _chosen_metrics(metrics, normal)
-    systems = systems_of(pairing, truth, normal, baselines)
+    systems = systems_of(pairing, truth, normal, names)
     shares = None if regions is None else region_weights(regions, truth)
-    means = [
-        means_from(pairing, systems, normal, time, chosen, shares)
-        for time in tqdm(pairing.times, desc="verifying", unit="start", disable=not progress)
-    ]
-    return xr.concat(means, "time", combine_attrs="override").assign_attrs(members=pairing.forecast.sizes["number"])
+
+    def means_at(alone: Pairing) -> xr.Dataset:
+        return means_from(alone, systems, normal, alone.times[0], chosen, shares)
+
+    others = [name if isinstance(name, str) else {key: open_archive(one) for key, one in name.items()} for name in names]
+    made_of = {"metrics": list(chosen), "baselines": others, "climatology": _stands_for(climatology, pairing), "regions": shares}
+    means = by_initial_time(means_at, pairing, keep, {"what": "scores", **made_of}, progress=progress)
+    about = {"members": pairing.forecast.sizes["number"], "left_out_starts": pairing.left_out_starts}
+    return xr.concat(means, "time", combine_attrs="override").assign_attrs(about)
+
+
+def _stands_for(climatology: xr.Dataset | Climatology | None, pairing: Pairing) -> dict[str, Any] | None:
+    """What decides a climatology: its fields, and which of them stand for each valid time."""
+    if climatology is None:
+        return None
+    climate = climatology_of(climatology)
+    chosen = [positions.values.ravel() for time in pairing.times for positions in climate.select(time + pairing.leads).values()]
+    return {"fields": climate.fields, "chosen": np.concatenate(chosen)}
 
 
 def _chosen_metrics(names: Iterable[str] | None, normal: System | None) -> dict[str, Metric]:
