@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from aeris.errors import ConfigurationError, DataError
+from aeris.verification.kept import by_initial_time
 from aeris.verification.metrics import fair_crps
 from aeris.verification.pairing import CELLS, LEAD, Case, Pairing, Piece, pair, pieces, read_case
 from aeris.verification.regions import Regions, cell_weights, region_weights
@@ -27,7 +28,14 @@ _TABLE = (CAME, FORETOLD)
 
 
 def event_table(
-    fc: xr.Dataset | str | Path, truth: xr.Dataset, thresholds: Thresholds, *, above: bool = True, regions: Regions | None = None
+    fc: xr.Dataset | str | Path,
+    truth: xr.Dataset,
+    thresholds: Thresholds,
+    *,
+    above: bool = True,
+    regions: Regions | None = None,
+    keep: str | Path | None = None,
+    progress: bool = False,
 ) -> xr.Dataset:
     """Counts, by area, how many members foretold an event and whether it came.
 
@@ -40,6 +48,8 @@ def event_table(
         thresholds: Of each variable to look at, in its unit.
         above: Whether the event is to be above the threshold; else below.
         regions: Over which to add up, as for `aeris.verify`; None is the globe.
+        keep: Folder in which the table of each initial time is kept, as for `aeris.verify`.
+        progress: Whether to show a progress bar.
 
     Returns:
         Dataset with one table for each variable, ``(time, prediction_timedelta, [level,] [region,] threshold, foretold, came)``:
@@ -53,6 +63,21 @@ def event_table(
     _check_thresholds(thresholds, pairing)
     pairing = Pairing(pairing.forecast[list(thresholds)], pairing.truth[list(thresholds)])
     shares = None if regions is None else region_weights(regions, truth)
+    tables = list(
+        by_initial_time(
+            lambda alone: _tables(alone, thresholds, above, shares),
+            pairing,
+            keep,
+            {"what": "events", "thresholds": thresholds, "above": above, "regions": shares},
+            progress=progress,
+        )
+    )
+    whole = xr.concat(tables, "time", combine_attrs="override")
+    return whole.assign_attrs(left_out_cases=sum(table.attrs["left_out_cases"] for table in tables))
+
+
+def _tables(pairing: Pairing, thresholds: Thresholds, above: bool, shares: xr.DataArray | None) -> xr.Dataset:
+    """`event_table` of a pairing that was checked."""
     members = pairing.forecast.sizes["number"]
     weights = cell_weights(pairing.cell_area, shares, pairing.truth.sizes["longitude"])
     tables, left_out = {}, 0

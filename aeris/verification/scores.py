@@ -181,7 +181,7 @@ def means_from(
     weights = cell_weights(pairing.cell_area, shares, pairing.truth.sizes["longitude"])
     leading = {"statistic": [*names, AREA, MEMBERS], "system": list(systems), "time": [time], **regions}
     means = {name: pairing.room(name, leading, np.nan) for name in pairing.variables}
-    for order, name, piece, case in _cases(pairing, systems, normal, time):
+    for order, name, piece, case in _read_cases(pairing, systems, normal, time):
         values = _averages(case, names, weights)
         means[name][{"system": order, "time": 0} | piece] = values if regions else values[:, 0]
     return xr.Dataset(means)
@@ -216,7 +216,7 @@ def _sums(case: Case, statistics: Sequence[str], weights: np.ndarray) -> tuple[n
     return total, summed
 
 
-def _cases(
+def _read_cases(
     pairing: Pairing, systems: Mapping[str, System], normal: System | None, time: np.datetime64
 ) -> Iterator[tuple[int, str, Piece, Case]]:
     """Reads all cases of one initial time: number of the system, variable, piece and case, the forecast before its baselines."""
@@ -247,6 +247,7 @@ def scores_of(means: xr.Dataset, seasons: bool = False) -> xr.Dataset:
     Raises:
         DataError: No member of the forecast is there.
     """
+    means, absent_variables = _with_members(means)
     several = {str(most.system.item()): int(most) for most in _most_members(means)}
     possible = {name: metric for name, metric in METRICS.items() if set(metric.statistics) <= set(means.statistic.values)}
     absent = [name for name, metric in possible.items() if metric.needs_members and max(several.values()) < 2]
@@ -255,20 +256,22 @@ def scores_of(means: xr.Dataset, seasons: bool = False) -> xr.Dataset:
         by_season = dict(iter(means.groupby("time.season")))
         parts |= {season: by_season[season] for season in SEASONS if season in by_season}
     scores = [_scores_over_time(part, [name for name in possible if name not in absent]) for part in parts.values()]
-    single = [name for name, most in several.items() if most == 1]
-    attributes = {
-        "initial_times": means.sizes["time"],
-        "members": means.attrs["members"],
-        "missing_members": _missing_members(means, means.attrs["members"]),
-        "weights": "cell area",
-    }
-    if single:
-        left = [name for name, metric in possible.items() if metric.needs_members]
-        attributes["left_out"] = f"{', '.join(left)} of {', '.join(single)}: one member has no spread"
     joined = (
         xr.concat(scores, xr.Variable("season", np.array(list(parts), dtype=object)), combine_attrs="override") if seasons else scores[0]
     )
-    return joined.assign_attrs(attributes)
+    left_out = [f"{name}: no member of the forecast is whole at any initial time and lead" for name in absent_variables]
+    if single := [name for name, most in several.items() if most == 1]:
+        spreads = [name for name, metric in possible.items() if metric.needs_members]
+        left_out.append(f"{', '.join(spreads)} of {', '.join(single)}: one member has no spread")
+    left_out += [f"{name}: missing at {count} initial times and leads of the forecast" for name, count in _missing_baselines(means).items()]
+    return joined.assign_attrs(
+        initial_times=means.sizes["time"],
+        members=means.attrs["members"],
+        missing_members=_missing_members(means, means.attrs["members"]),
+        missing_truth=_missing_truth(means),
+        weights="cell area",
+        **({"left_out": "; ".join(left_out)} if left_out else {}),
+    )
 
 
 def _scores_over_time(means: xr.Dataset, names: Iterable[str]) -> xr.Dataset:
@@ -278,7 +281,7 @@ def _scores_over_time(means: xr.Dataset, names: Iterable[str]) -> xr.Dataset:
         for name in names:
             metric = METRICS[name]
             values = metric.of_means(*over_time(statistics.sel(statistic=list(metric.statistics)), area))
-            scores[f"{name}.{variable}"] = values.assign_attrs(_score_attributes(metric, statistics))
+            scores[f"{name}.{variable}"] = values.assign_attrs(_score_attributes(metric, statistics), scored_area=_scored_area(area))
     return xr.Dataset(scores)
 
 
@@ -299,18 +302,52 @@ def _most_members(means: xr.Dataset) -> xr.DataArray:
     return xr.concat([count.max([dim for dim in count.dims if dim != "system"]) for count in counts], "variable").max("variable")
 
 
-def _missing_members(means: xr.Dataset, members: int) -> int:
-    """How many members were missing, summed over initial times and leads; one that lacks a variable or level counts as missing.
+def _scored_area(area: xr.DataArray) -> float:
+    """Mean part of the globe, or of the largest region, that was scored of the forecast where anything was."""
+    of_forecast = area.isel(system=0)
+    largest = of_forecast.max("region") if "region" in area.dims else of_forecast
+    return round(float(largest.where(largest > 0).mean()), 6)
+
+
+def _with_members(means: xr.Dataset) -> tuple[xr.Dataset, list[str]]:
+    """The variables of which the forecast has any member, and the names of the others.
 
     Raises:
-        DataError: There was none at all.
+        DataError: It has none of any.
     """
-    counts = [field.sel(statistic=MEMBERS, system="forecast") for field in means.values()]
-    fewest = np.min([count.min([dim for dim in count.dims if dim not in ("time", LEAD)]) for count in counts], axis=0)
-    if not fewest.any():
+    there = [name for name, field in means.items() if (field.sel(statistic=MEMBERS).isel(system=0) > 0).any()]
+    if not there:
         raise DataError(
             "No member of the forecast is there",
-            "At least one must be whole at one initial time and lead; a member that is not yet computed is NaN",
-            "Let the forecast finish first",
+            "At least one must be whole at one initial time and lead; one that lacks a cell where the truth is known is missing",
+            "Let the forecast finish first, or fill its gaps",
         )
+    return means[there], [str(name) for name in means if name not in there]
+
+
+def _missing_members(means: xr.Dataset, members: int) -> int:
+    """How many members were missing, summed over initial times and leads; one that lacks a variable or level counts as missing."""
+    counts = [field.sel(statistic=MEMBERS, system="forecast") for field in means.values()]
+    fewest = np.min([count.min([dim for dim in count.dims if dim not in ("time", LEAD)]) for count in counts], axis=0)
     return int((members - fewest).sum())
+
+
+def _cases(means: xr.Dataset, statistic: str) -> Iterator[xr.DataArray]:
+    """A count or area of each variable, ``(system, time, prediction_timedelta)``: the largest of any level and region."""
+    for field in means.values():
+        values = field.sel(statistic=statistic, drop=True)
+        yield values.max([dim for dim in values.dims if dim not in ("system", "time", LEAD)])
+
+
+def _missing_truth(means: xr.Dataset) -> int:
+    """At how many initial times and leads the forecast is there, and the truth of some variable is not."""
+    both = zip(_cases(means, MEMBERS), _cases(means, AREA), strict=True)
+    unknown = np.any([((members > 0) & ~(area > 0)).isel(system=0) for members, area in both], axis=0)
+    return int(unknown.sum()) + means.attrs.get("left_out_starts", 0) * means.sizes[LEAD]
+
+
+def _missing_baselines(means: xr.Dataset) -> dict[str, int]:
+    """Of each baseline that has gaps, at how many initial times and leads it lacks a variable of which the forecast was scored."""
+    lacking = [~(area > 0) & (area.isel(system=0) > 0) for area in _cases(means, AREA)]
+    counts = np.any(lacking, axis=0).sum(axis=(1, 2))
+    return {str(name): int(count) for name, count in zip(means.system.values, counts, strict=True) if count}
