@@ -23,6 +23,25 @@ from aeris.verification.regions import Regions, cell_weights, region_weights
 Thresholds = Mapping[str, Sequence[float] | xr.DataArray]
 """By variable: values, or a field ``(threshold, [level,] [latitude, longitude])``, for example of percentiles of a climatology."""
 
+
+def thresholds_of(words: Sequence[str]) -> dict[str, list[float]]:
+    """Thresholds from words such as ``2m_temperature=303.15,308.15``.
+
+    Raises:
+        ConfigurationError: A word is something else.
+    """
+    thresholds = {}
+    for word in words:
+        name, _, values = word.partition("=")
+        try:
+            thresholds[name] = [float(value) for value in values.split(",")]
+        except ValueError as error:
+            raise ConfigurationError(
+                f"The thresholds {word!r}", "Thresholds are a variable and numbers", "Use for example 2m_temperature=303.15,308.15"
+            ) from error
+    return thresholds
+
+
 CAME, FORETOLD = "came", "foretold"
 _TABLE = (CAME, FORETOLD)
 

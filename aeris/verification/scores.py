@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from aeris.data.grid import Grid
 from aeris.errors import ConfigurationError, DataError
 from aeris.verification.archives import open_archive
 from aeris.verification.baselines import FROM_START, Others, System, climatological, systems_of
@@ -112,7 +113,8 @@ def mean_statistics(
     others = [name if isinstance(name, str) else {key: open_archive(one) for key, one in name.items()} for name in names]
     made_of = {"metrics": list(chosen), "baselines": others, "climatology": _stands_for(climatology, pairing), "regions": shares}
     means = by_initial_time(means_at, pairing, keep, {"what": "scores", **made_of}, progress=progress)
-    about = {"members": pairing.forecast.sizes["number"], "left_out_starts": pairing.left_out_starts}
+    rows, columns = Grid.of(pairing.forecast).shape
+    about = {"members": pairing.forecast.sizes["number"], "left_out_starts": pairing.left_out_starts, "grid": f"{rows}×{columns}"}
     return xr.concat(means, "time", combine_attrs="override").assign_attrs(about)
 
 
@@ -270,6 +272,8 @@ def scores_of(means: xr.Dataset, seasons: bool = False) -> xr.Dataset:
         missing_members=_missing_members(means, means.attrs["members"]),
         missing_truth=_missing_truth(means),
         weights="cell area",
+        period=" to ".join(dict.fromkeys(f"{time:%Y-%m-%d %H} UTC" for time in means.get_index("time")[[0, -1]])),
+        grid=means.attrs["grid"],
         **({"left_out": "; ".join(left_out)} if left_out else {}),
     )
 
