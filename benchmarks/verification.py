@@ -1,8 +1,8 @@
 """Memory and time of verifying a large archive, beside a plain xarray script and another library that give the same scores.
 
-Makes an archive at 0.25° (721×1440 cells) with 50 members, two variables on five levels and two leads: 4.2 GB for each initial time, 20.8 GB with
-five. Its chunks are links to a few files of noise, so that it takes little disk; every one of them is opened, read and computed with, out of the
-file cache. Each measurement is a process of its own, which tells its greatest resident memory, its time and its processor time.
+Makes an archive at 0.25° (721×1440 cells) with 50 members, two variables on five levels and two leads: 4.2 GB for each initial time,
+20.8 GB with five. Its chunks are links to a few files of noise, so that it takes little disk; every one of them is opened, read and
+computed with. Each measurement is a process of its own, which tells its greatest resident memory, its time and its processor time.
 
     python benchmarks/verification.py [--times 5] [--folder FOLDER]
 """

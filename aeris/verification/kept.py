@@ -109,7 +109,7 @@ def _lay_out(path: Path, asked: dict[str, Any]) -> None:
     if not file.exists():
         raise StoreError(f"{path} exists and keeps no results of a verification", "Nothing is written into it", "Name another folder")
     found = json.loads(file.read_bytes())
-    other = sorted(name for name in {*asked, *found} if asked.get(name) != found.get(name))
+    other = [name for name in {**asked, **found} if asked.get(name) != found.get(name)]
     if other:
         raise StoreError(
             f"{path} keeps what was computed with {_difference(other[0], found.get(other[0]), asked.get(other[0]))}",
