@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import platform
+import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
@@ -220,7 +226,7 @@ def forecast(
 
 
 def verify(
-    forecast: Path,
+    forecast: str,
     truth: str,
     out: Path,
     baselines: tuple[str, ...] = ("persistence",),
@@ -229,40 +235,89 @@ def verify(
     metrics: tuple[str, ...] = (),
     regions: tuple[str, ...] = (),
     seasons: bool = False,
+    thresholds: tuple[str, ...] = (),
+    gaps: Literal["refuse", "skip"] = "refuse",
 ) -> None:
-    """Scores a forecast archive against the truth and writes the scores as Zarr.
+    """Scores a forecast archive against the truth, into a Zarr store and a page beside it; interrupted and called again, it goes on.
 
     Args:
-        forecast: The archive, of aeris or any in WeatherBench 2's shape.
+        forecast: The archive, of aeris or any in WeatherBench 2's shape: a path or a URL.
         truth: Dataset that holds the valid times: a path or a URL.
-        out: Zarr store of the scores.
+        out: Zarr store of the scores; the page has its name with the ending html.
         baselines: Of persistence, climatology and, on the simulated planet, optimum.
         references: Further forecasts to score beside it, each as NAME=PATH: published archives in WeatherBench 2's shape, by path or URL.
         climatology: Past states from which a climatology is made, or a climatology by day of the year as WeatherBench 2 stores it.
         metrics: Scores to compute; left out, all that do not take long.
         regions: Regions to average over, such as global, tropics or europe; left out, the globe.
         seasons: Whether to average over the initial times of each season too.
+        thresholds: Events to look at, such as 2m_temperature=303.15,308.15: the value is above the threshold.
+        gaps: Where the truth lacks a time: refuse, or skip it and count it.
     """
     import aeris
     from aeris.verification.climatology import open_climatology
+    from aeris.verification.evaluation import evaluate
+    from aeris.verification.events import thresholds_of
     from aeris.verification.scores import write_scores
 
+    kept, page, began = out.with_name(f".{out.name}.kept"), out.with_suffix(".html"), time.time()
     _refuse_existing(out)
-    past = None if climatology is None else open_climatology(climatology)
-    scores = aeris.verify(
+    if not kept.exists():
+        _refuse_existing(page)
+    happened = aeris.open_era5(truth)
+    happened.encoding["source"] = truth
+    found = evaluate(
         forecast,
-        aeris.open_era5(truth),
-        past,
+        happened,
+        None if climatology is None else open_climatology(climatology),
         (*baselines, _named_paths(references)),
         metrics=metrics or None,
         regions=regions or None,
         seasons=seasons,
+        thresholds=thresholds_of(thresholds) or None,
+        gaps=gaps,
+        keep=kept,
         progress=True,
     )
-    write_scores(scores, out)
-    if "references" in scores.attrs:
-        print(scores.attrs["references"])
+    if "references" in found.scores.attrs:
+        print(found.scores.attrs["references"])
+    if find_spec("matplotlib") is None:
+        print("no page was written: pictures come with pip install 'aeris[views]'")
+    else:
+        from aeris.views.report import write_report
+
+        facts = {
+            "Forecast": forecast,
+            "Truth": truth,
+            "Systems": ", ".join(map(str, found.scores.system.values)),
+            **({"Climatology": climatology} if climatology else {}),
+            **({"Events": "above " + ", ".join(thresholds)} if thresholds else {}),
+        }
+        write_report(
+            page,
+            scores=found.scores,
+            facts=facts,
+            ranks=found.ranks,
+            spectra=found.spectra,
+            events=found.events,
+            left_out=found.left_out,
+            made=_made(began),
+            title=f"Verification of {Path(forecast).name}",
+        )
+        print(f"wrote {page}")
+    write_scores(found.scores, out)
+    shutil.rmtree(kept)
     print(f"wrote {out}")
+
+
+def _made(began: float) -> dict[str, str]:
+    """When, where and with which versions something was made that began at a time in seconds."""
+    names = ("aeris", "numpy", "xarray", "zarr", "scores", "ducc0")
+    versions = [f"python {platform.python_version()}", *(f"{name} {metadata.version(name)}" for name in names)]
+    return {
+        "Made": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, in {time.time() - began:.0f} s since it was last started",
+        "Machine": f"{platform.machine()}, {platform.system()}",
+        "Versions": ", ".join(versions),
+    }
 
 
 def plan(

@@ -18,6 +18,9 @@ from aeris.verification.references import Others, members_of, open_reference
 
 System = Callable[[np.datetime64], xr.Dataset]
 
+FROM_START = ("persistence", "optimum")
+"""Baselines that need the truth at the initial time."""
+
 
 def systems_of(
     pairing: Pairing, truth: xr.Dataset, normal: System | None, baselines: Iterable[str | Others] | str | Others

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from aeris.errors import DataError
+from aeris.verification.kept import by_initial_time
 from aeris.verification.metrics import METRICS, STATISTICS
-from aeris.verification.pairing import CELLS, NO_CLIMATOLOGY, Case, Pairing, pair
+from aeris.verification.pairing import CELLS, Case, Pairing, attributes_of, pair
 
 
 def spread_skill(
@@ -30,14 +33,14 @@ def spread_skill(
     Returns:
         The ratio, without `dims`.
     """
-    case = Case(members.variable.astype("float64"), truth.variable.astype("float64"), NO_CLIMATOLOGY)
+    case = Case.of(members.variable.astype("float64"), truth.variable.astype("float64"))
     weights = truth.notnull() * (1.0 if weights is None else weights)
     ratio = METRICS["spread_skill"]
     fields = [truth.copy(data=STATISTICS[name](case).transpose(*truth.dims)) for name in ratio.statistics]
     return ratio.of_means(*(field.weighted(weights).mean(dims) for field in fields))
 
 
-def rank_histogram(fc: xr.Dataset | str | Path, truth: xr.Dataset) -> xr.Dataset:
+def rank_histogram(fc: xr.Dataset | str | Path, truth: xr.Dataset, *, keep: str | Path | None = None, progress: bool = False) -> xr.Dataset:
     """How often the truth falls below all members, between two of them, or above all (Hamill 2001,
     Monthly Weather Review 129, 550-560).
 
@@ -47,6 +50,8 @@ def rank_histogram(fc: xr.Dataset | str | Path, truth: xr.Dataset) -> xr.Dataset
     Args:
         fc: Forecast archive, or the path of one.
         truth: Canonical dataset, as for `aeris.verify`.
+        keep: Folder in which what each initial time gave is kept, as for `aeris.verify`.
+        progress: Whether to show a progress bar.
 
     Returns:
         Dataset with the relative frequency of each rank by variable, ``(prediction_timedelta, [level,] rank)``; the ranks are
@@ -57,7 +62,8 @@ def rank_histogram(fc: xr.Dataset | str | Path, truth: xr.Dataset) -> xr.Dataset
     """
     pairing = pair(fc, truth)
     need_members(pairing)
-    return xr.Dataset({name: ranks_of(name, pairing) for name in pairing.variables})
+    areas = by_initial_time(_areas_of_ranks, pairing, keep, {"what": "ranks"}, progress=progress)
+    return _frequencies(reduce(add, areas), pairing)
 
 
 def need_members(pairing: Pairing) -> None:
@@ -66,15 +72,31 @@ def need_members(pairing: Pairing) -> None:
         raise DataError("The forecast has one member", "Ranks need an ensemble", "Forecast with members=2 or more")
 
 
-def ranks_of(name: str, pairing: Pairing) -> xr.DataArray:
-    """Relative frequency of the ranks of one variable, ``(prediction_timedelta, [level,] rank)``."""
-    members = pairing.forecast.sizes["number"]
-    area = pairing.room(name, {"rank": np.arange(members + 1)}, 0.0)
-    for piece, case in pairing.cases(name):
-        area[piece] += _area_of_ranks(case, pairing.cell_area)
+def ranks_of(pairing: Pairing) -> xr.Dataset:
+    """Relative frequency of the ranks, as `rank_histogram` gives it, of what was paired already."""
+    return _frequencies(_areas_of_ranks(pairing), pairing)
+
+
+def _areas_of_ranks(pairing: Pairing) -> xr.Dataset:
+    """Area on which the truth has each rank, ``(rank, prediction_timedelta, [level])``."""
+    ranks = {"rank": np.arange(pairing.forecast.sizes["number"] + 1)}
+    areas = {name: pairing.room(name, ranks, 0.0) for name in pairing.variables}
+    for name, area in areas.items():
+        for piece, case in pairing.cases(name):
+            area[piece] += _area_of_ranks(case, pairing.cell_area)
+    return xr.Dataset(areas)
+
+
+def _frequencies(areas: xr.Dataset, pairing: Pairing) -> xr.Dataset:
+    """Relative frequency of each rank, ``(prediction_timedelta, [level,] rank)``."""
+    return areas.map(lambda area: _frequency(area, pairing.forecast[area.name]))
+
+
+def _frequency(area: xr.DataArray, field: xr.DataArray) -> xr.DataArray:
+    """Relative frequency of each rank, ``(prediction_timedelta, [level,] rank)``."""
     total = area.sum("rank")
-    about = {"units": "1", "long_name": f"relative frequency of the rank of the truth, {area.attrs['long_name']}"}
-    return (area / total.where(total > 0)).transpose(..., "rank").assign_attrs(about)
+    about = {"units": "1", "long_name": f"relative frequency of the rank of the truth, {attributes_of(field)['long_name']}"}
+    return (area / total.where(total > 0)).transpose(..., "rank").drop_attrs().assign_attrs(about)
 
 
 def _area_of_ranks(case: Case, cell_area: xr.Variable) -> xr.Variable:

@@ -15,19 +15,46 @@ import numpy as np
 import xarray as xr
 
 from aeris.errors import ConfigurationError, DataError
+from aeris.verification.kept import by_initial_time
 from aeris.verification.metrics import fair_crps
-from aeris.verification.pairing import CELLS, LEAD, NO_CLIMATOLOGY, Case, Pairing, Piece, pair, pieces, read_case
+from aeris.verification.pairing import CELLS, LEAD, Case, Pairing, Piece, pair, pieces, read_case
 from aeris.verification.regions import Regions, cell_weights, region_weights
 
 Thresholds = Mapping[str, Sequence[float] | xr.DataArray]
 """By variable: values, or a field ``(threshold, [level,] [latitude, longitude])``, for example of percentiles of a climatology."""
+
+
+def thresholds_of(words: Sequence[str]) -> dict[str, list[float]]:
+    """Thresholds from words such as ``2m_temperature=303.15,308.15``.
+
+    Raises:
+        ConfigurationError: A word is something else.
+    """
+    thresholds = {}
+    for word in words:
+        name, _, values = word.partition("=")
+        try:
+            thresholds[name] = [float(value) for value in values.split(",")]
+        except ValueError as error:
+            raise ConfigurationError(
+                f"The thresholds {word!r}", "Thresholds are a variable and numbers", "Use for example 2m_temperature=303.15,308.15"
+            ) from error
+    return thresholds
+
 
 CAME, FORETOLD = "came", "foretold"
 _TABLE = (CAME, FORETOLD)
 
 
 def event_table(
-    fc: xr.Dataset | str | Path, truth: xr.Dataset, thresholds: Thresholds, *, above: bool = True, regions: Regions | None = None
+    fc: xr.Dataset | str | Path,
+    truth: xr.Dataset,
+    thresholds: Thresholds,
+    *,
+    above: bool = True,
+    regions: Regions | None = None,
+    keep: str | Path | None = None,
+    progress: bool = False,
 ) -> xr.Dataset:
     """Counts, by area, how many members foretold an event and whether it came.
 
@@ -40,6 +67,8 @@ def event_table(
         thresholds: Of each variable to look at, in its unit.
         above: Whether the event is to be above the threshold; else below.
         regions: Over which to add up, as for `aeris.verify`; None is the globe.
+        keep: Folder in which the table of each initial time is kept, as for `aeris.verify`.
+        progress: Whether to show a progress bar.
 
     Returns:
         Dataset with one table for each variable, ``(time, prediction_timedelta, [level,] [region,] threshold, foretold, came)``:
@@ -53,6 +82,21 @@ def event_table(
     _check_thresholds(thresholds, pairing)
     pairing = Pairing(pairing.forecast[list(thresholds)], pairing.truth[list(thresholds)])
     shares = None if regions is None else region_weights(regions, truth)
+    tables = list(
+        by_initial_time(
+            lambda alone: _tables(alone, thresholds, above, shares),
+            pairing,
+            keep,
+            {"what": "events", "thresholds": thresholds, "above": above, "regions": shares},
+            progress=progress,
+        )
+    )
+    whole = xr.concat(tables, "time", combine_attrs="override")
+    return whole.assign_attrs(left_out_cases=sum(table.attrs["left_out_cases"] for table in tables))
+
+
+def _tables(pairing: Pairing, thresholds: Thresholds, above: bool, shares: xr.DataArray | None) -> xr.Dataset:
+    """`event_table` of a pairing that was checked."""
     members = pairing.forecast.sizes["number"]
     weights = cell_weights(pairing.cell_area, shares, pairing.truth.sizes["longitude"])
     tables, left_out = {}, 0
@@ -288,7 +332,7 @@ def tail_crps(fc: xr.Dataset | str | Path, truth: xr.Dataset, thresholds: Thresh
         return kept.transpose(*field.dims).where(field.notnull())
 
     def score(case: Case, limit: xr.Variable) -> xr.Variable:
-        return fair_crps(Case(cut(case.members, limit), cut(case.truth, limit), NO_CLIMATOLOGY))
+        return fair_crps(Case.of(cut(case.members, limit), cut(case.truth, limit)))
 
     return xr.Dataset(
         {name: _mean_score(pairing, name, _limits(limits, pairing.forecast[name]), score) for name, limits in thresholds.items()}
@@ -319,7 +363,7 @@ def quantile_score(fc: xr.Dataset | str | Path, truth: xr.Dataset, quantiles: Se
 
     def score(case: Case, level: xr.Variable) -> xr.Variable:
         drawn = xr.Variable(case.truth.dims, _quantile(case.members.transpose("number", *case.truth.dims).values, float(level)))
-        return ((case.truth < drawn) - level) * (drawn - case.truth)
+        return ((case.truth < drawn) - level) * (drawn - case.truth.astype("float64"))
 
     limits = xr.DataArray(levels, {"quantile": levels}, "quantile")
     return xr.Dataset({name: _mean_score(pairing, name, limits, score) for name in pairing.variables})
@@ -328,7 +372,7 @@ def quantile_score(fc: xr.Dataset | str | Path, truth: xr.Dataset, quantiles: Se
 def _quantile(members: np.ndarray, level: float) -> np.ndarray:
     """The quantile along the first axis of the members that are there."""
     there = ~np.isnan(members).all(axis=tuple(range(1, members.ndim)))
-    whole = members[there]
+    whole = members[there].astype("float64")
     if not np.isnan(whole).any():
         return np.quantile(whole, level, axis=0)
     return np.nanquantile(whole, level, axis=0)

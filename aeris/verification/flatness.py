@@ -58,9 +58,9 @@ def rank_flatness(fc: xr.Dataset | str | Path, truth: xr.Dataset, block: int | N
     need_members(pairing)
     lengths = _lengths(pairing, block)
     found: dict[str, xr.DataArray] = {}
+    by_time = [ranks_of(pairing.at(time)) for time in pairing.times]
     for name in pairing.variables:
-        by_time = [ranks_of(name, Pairing(pairing.forecast.sel(time=[time]), pairing.truth)) for time in pairing.times]
-        frequencies = xr.concat(by_time, "time").transpose("time", LEAD, ..., "rank")
+        frequencies = xr.concat([one[name] for one in by_time], "time").transpose("time", LEAD, ..., "rank")
         leads = [_judge(frequencies.isel({LEAD: lead}), int(length)) for lead, length in enumerate(lengths)]
         about = frequencies.attrs.get("long_name", name).removeprefix("relative frequency of the rank of the truth, ")
         for part, values in xr.concat(leads, frequencies[LEAD]).items():

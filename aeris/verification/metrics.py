@@ -119,7 +119,8 @@ def energy_score(case: Case, shares: np.ndarray) -> np.ndarray:
         ``(region, prediction_timedelta, [level])``; NaN where no member is there, or the truth is known nowhere in a region.
     """
     shape = case.count.shape
-    errors = (case.members - case.truth).transpose("number", *case.truth.dims).values.reshape(case.members.sizes["number"], *shape, -1)
+    errors = (case.members - case.truth.astype("float64")).transpose("number", *case.truth.dims).values
+    errors = errors.reshape(len(errors), *shape, -1)
     known = case.known.transpose(*case.truth.dims).values.reshape(*shape, -1)
     score = np.full((len(shares), *shape), np.nan)
     for place in np.ndindex(*shape):

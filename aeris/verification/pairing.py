@@ -8,10 +8,10 @@ plus lead. An archive may be far larger than memory: everything here is lazy unt
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -19,12 +19,16 @@ import xarray as xr
 
 from aeris.data.grid import Grid
 from aeris.data.variables import VARIABLES
-from aeris.errors import DataError, StoreError
+from aeris.errors import ConfigurationError, DataError
+from aeris.verification.archives import CELLS, LEAD, need_dimensions, need_same_units, open_archive
 
-LEAD = "prediction_timedelta"
-CELLS = ("latitude", "longitude")
+Gaps = Literal["refuse", "skip"]
+CUT = " with fc.sel(time=..., prediction_timedelta=...)"
 PIECE_VALUES = 2**26
-"""Most values of one system that are read at once: 0.5 GiB in float64, one level of 50 members at 0.25°."""
+"""Most values of one system that are read at once: 256 MiB in float32, one level of 50 members at 0.25°."""
+
+BAND_VALUES = 2**21
+"""Most values of the members that are computed with at once: 16 MiB in float64."""
 
 Piece = dict[str, slice]
 """Positions along ``prediction_timedelta`` and ``level`` that are read at once."""
@@ -39,14 +43,33 @@ class Case:
     The fields are xarray Variables: they have named dimensions but no coordinates that arithmetic would have to compare.
 
     Attributes:
-        members: Float64 ``(number, prediction_timedelta, [level,] latitude, longitude)``; a missing member is NaN throughout.
-        truth: Float64, the same without ``number``; NaN cells are left out of every score.
+        members: ``(number, prediction_timedelta, [level,] latitude, longitude)``, in the number format of the archive; a missing
+            member is NaN throughout.
+        truth: The same without ``number``; NaN cells are left out of every score.
         climatology: The climatological mean at the valid times, shaped as `truth`; NaN where there is none.
+        there: Which members are there, ``(number, prediction_timedelta, [level])``.
     """
 
     members: xr.Variable
     truth: xr.Variable
     climatology: xr.Variable
+    there: xr.Variable
+
+    @classmethod
+    def of(cls, members: xr.Variable, truth: xr.Variable, climatology: xr.Variable = NO_CLIMATOLOGY) -> Case:
+        """A case of fields in memory: a member is there where it has any value."""
+        return cls(members, truth, climatology, members.notnull().any(CELLS))
+
+    def bands(self) -> Iterator[tuple[slice, Case]]:
+        """The case in bands of rows, in float64: a whole one in float64, with what is computed from it, would take gigabytes."""
+        rows = self.truth.sizes["latitude"]
+        step = max(1, BAND_VALUES * rows // self.members.size)
+        for first in range(0, rows, step):
+            band = slice(first, first + step)
+            members, truth, climatology = (
+                field.isel(latitude=band, missing_dims="ignore").astype("float64") for field in (self.members, self.truth, self.climatology)
+            )
+            yield band, Case(members, truth, climatology, self.there)
 
     @cached_property
     def known(self) -> xr.Variable:
@@ -56,7 +79,7 @@ class Case:
     @cached_property
     def count(self) -> xr.Variable:
         """Members that are there, ``(prediction_timedelta, [level])``."""
-        return self.members.notnull().any(CELLS).sum("number")
+        return self.there.sum("number")
 
     @cached_property
     def mean(self) -> xr.Variable:
@@ -79,12 +102,14 @@ class Pairing:
         truth: The truth with the common variables and levels, on the same grid, lazy.
         absent: By variable, cells ``([level,] latitude, longitude)`` that no system is scored on, because a reference lacks them.
         notes: What the references are, and what is left out because of them.
+        left_out_starts: Initial times that were left out because the truth lacks them.
     """
 
     forecast: xr.Dataset
     truth: xr.Dataset
     absent: Mapping[str, xr.DataArray] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    left_out_starts: int = 0
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -105,6 +130,10 @@ class Pairing:
     def cell_area(self) -> xr.Variable:
         """Area of a cell of each row over the mean cell area, ``(latitude,)``."""
         return xr.Variable("latitude", Grid.of(self.forecast).area)
+
+    def at(self, time: np.datetime64) -> Pairing:
+        """The part of one initial time."""
+        return replace(self, forecast=self.forecast.sel(time=[time]))
 
     def members(self, time: np.datetime64) -> xr.Dataset:
         """The forecast from one initial time, lazy."""
@@ -131,83 +160,82 @@ class Pairing:
         return xr.DataArray(fill, coordinates, list(coordinates), attrs=attributes_of(field))
 
 
-def pair(forecast: xr.Dataset | str | Path, truth: xr.Dataset) -> Pairing:
-    """Checks that a forecast can be held against the truth, before anything is read.
+def pair(forecast: xr.Dataset | str | Path, truth: xr.Dataset, gaps: Gaps = "refuse", starts: bool = False) -> Pairing:
+    """Checks that a forecast can be held against the truth, before more than a field of each variable is read.
 
     Args:
-        forecast: An archive, or the path of one.
+        forecast: An archive, or the path or URL of one.
         truth: Canonical dataset with ``time``; may hold fewer variables and levels.
+        gaps: Where the truth lacks a time, ``"refuse"``, or ``"skip"``: it is then as if it were missing in every cell.
+        starts: Whether the truth at the initial times is needed too: with ``gaps="skip"`` those without it are left out.
 
     Returns:
         Both, cut to the common variables and levels.
 
     Raises:
-        DataError: Dimensions are missing, the grids differ, no variable or level is common, or the truth ends too early.
+        DataError: Dimensions are missing, the grids or units differ, no variable, level or time is common, or the truth has gaps.
+        ConfigurationError: `gaps` is something else.
         StoreError: There is no archive at that path.
     """
+    if gaps not in get_args(Gaps):
+        raise ConfigurationError(f"gaps={gaps!r}", "Gaps of the truth are refused or skipped", "Use gaps='refuse' or gaps='skip'")
     archive = open_archive(forecast)
-    _need_dimensions("the truth", truth, ("time", *CELLS))
+    need_dimensions("the truth", truth, ("time", *CELLS))
     need_same_grid("the truth", truth, archive)
     names = _common_variables(archive, truth)
     archive, truth = archive[names], truth[names]
     if "level" in archive.dims:
         levels = _common_levels(archive, truth)
         archive, truth = archive.sel(level=levels), truth.sel(level=levels)
-    need_times("the truth", truth, (archive.time.values[:, None] + archive[LEAD].values).ravel())
+    need_same_units(archive, truth)
+    if gaps == "skip":
+        return _skipping(archive, truth, starts)
+    need_times("the truth", truth, _valid(archive).ravel(), f"{CUT}, or leave such cases out with gaps='skip'")
     return Pairing(archive, truth)
 
 
-def open_archive(source: xr.Dataset | str | Path) -> xr.Dataset:
-    """Opens a forecast archive lazily; a single forecast gets a member dimension of one.
+def _valid(archive: xr.Dataset) -> np.ndarray:
+    """Valid times, ``(time, prediction_timedelta)``."""
+    return archive.time.values[:, None] + archive[LEAD].values
 
-    Raises:
-        DataError: A dimension of an archive is missing, or the leads are not time differences.
-        StoreError: There is nothing at that path.
-    """
-    archive = source if isinstance(source, xr.Dataset) else _open_zarr(Path(source))
-    _need_dimensions("the forecast", archive, ("time", LEAD, *CELLS))
-    if archive[LEAD].dtype.kind != "m":
+
+def _skipping(archive: xr.Dataset, truth: xr.Dataset, starts: bool) -> Pairing:
+    """The initial times that have any truth, which is missing in every cell at the valid times that it lacks."""
+    held, valid = truth.get_index("time"), _valid(archive)
+    known = np.isin(valid, held).any(axis=1) & (np.isin(archive.time, held) | (not starts))
+    if not known.any():
         raise DataError(
-            f"The leads of the forecast have dtype {archive[LEAD].dtype}",
-            f"{LEAD} is a time difference",
-            f"Convert hours with fc.assign_coords({LEAD}=fc.{LEAD} * np.timedelta64(1, 'h'))",
+            f"The forecast is valid from {_minute(valid.min())} to {_minute(valid.max())}, the truth holds {_minute(held.min())} to "
+            f"{_minute(held.max())}" + (", and not the initial times" if np.isin(valid, held).any() else ""),
+            "Forecast and truth must have times in common",
+            "Give a truth of those times",
         )
-    return archive if "number" in archive.dims else archive.expand_dims(number=[0])
+    lacking = pd.DatetimeIndex(np.unique(valid[known])).difference(held)
+    if len(lacking):
+        lazy = truth if truth.chunks else truth.chunk(time=1)  # in memory, or unread, reindex would copy or read everything
+        truth = lazy.reindex(time=held.union(lacking))
+    return Pairing(archive.isel(time=np.flatnonzero(known)), truth, left_out_starts=int((~known).sum()))
 
 
-def _open_zarr(path: Path) -> xr.Dataset:
-    if not path.exists():
-        raise StoreError(
-            f"There is no forecast at {path}", "A path must lead to a forecast archive (Zarr)", "Check the path, or run the forecast first"
-        )
-    return xr.open_zarr(path, chunks=None, consolidated=False, decode_timedelta=True)
+def _minute(time: Any) -> str:
+    return f"{pd.Timestamp(time):%Y-%m-%dT%H:%M}"
 
 
-def need_times(owner: str, ds: xr.Dataset, times: np.ndarray) -> None:
-    """Raises a DataError that names the first of `times` that `ds` lacks, and how many there are."""
+def need_times(owner: str, ds: xr.Dataset, times: np.ndarray, cut: str = CUT) -> None:
+    """Raises a DataError that names the first of `times` that `ds` lacks, and how many there are; `cut` tells how to cut the forecast."""
     missing = pd.DatetimeIndex(np.unique(times)).difference(ds.get_index("time"))
     if len(missing):
         held = ds.get_index("time")
         raise DataError(
-            f"{_begin(owner)} lacks {len(missing)} of the times that are needed, the first is {missing[0]:%Y-%m-%dT%H:%M}",
-            f"Every initial time plus lead must be there; it holds {held.min():%Y-%m-%dT%H:%M} to {held.max():%Y-%m-%dT%H:%M}",
-            "Give a longer truth, or cut the forecast with fc.sel(time=..., prediction_timedelta=...)",
+            f"{_begin(owner)} lacks {len(missing)} of the times that are needed, the first is {_minute(missing[0])}",
+            f"Every initial time plus lead must be there; it holds {_minute(held.min())} to {_minute(held.max())}",
+            f"Give a longer truth, or cut the forecast{cut}",
         )
 
 
 def _begin(owner: str) -> str:
     """At the beginning of a sentence; str.capitalize would also change the rest of a name."""
     return owner[0].upper() + owner[1:]
-
-
-def _need_dimensions(owner: str, ds: xr.Dataset, dims: tuple[str, ...]) -> None:
-    missing = [dim for dim in dims if dim not in ds.dims or dim not in ds.coords]
-    if missing:
-        raise DataError(
-            f"{_begin(owner)} has no coordinate {', '.join(missing)}; its dimensions are {', '.join(map(str, ds.dims))}",
-            f"{_begin(owner)} needs the dimensions {', '.join(dims)} with their coordinates",
-            "Keep a dimension of one with fc.sel(time=[...]) rather than fc.sel(time=...)",
-        )
 
 
 def need_same_grid(owner: str, ds: xr.Dataset, archive: xr.Dataset) -> None:
@@ -319,13 +347,14 @@ def read_case(members: xr.DataArray, truth: xr.DataArray | xr.Variable, climatol
     A member that lacks a cell where the truth is known is missing as a whole; where no member is there, the truth is left out too.
     """
     ensemble, happened, normal = _read(members), _read(truth), _read(climatology)
-    whole = (ensemble.notnull() | happened.isnull()).all(CELLS)
+    values = ensemble.notnull()
+    whole = (values | happened.isnull()).all(CELLS)
     if not whole.all():
         ensemble, happened = ensemble.where(whole), happened.where(whole.any("number"))
-    return Case(ensemble, happened, normal)
+    return Case(ensemble, happened, normal, whole & values.any(CELLS))
 
 
 def _read(field: xr.DataArray | xr.Variable) -> xr.Variable:
-    """Values in float64, with the dimensions in the order of an archive."""
+    """Values with the dimensions in the order of an archive."""
     field = field.transpose("number", LEAD, "level", *CELLS, missing_dims="ignore")
-    return xr.Variable(field.dims, field.values.astype("float64"))
+    return xr.Variable(field.dims, field.values)

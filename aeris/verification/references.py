@@ -72,7 +72,9 @@ def open_reference(source: xr.Dataset | str | Path) -> xr.Dataset:
         _check_unit(archive[name], where)
     for dim in ("time", LEAD):
         _check_unique(archive, dim, where)
-    return archive[names].drop_vars([name for name in archive.coords if name not in archive.dims])
+    reference = archive[names].drop_vars([name for name in archive.coords if name not in archive.dims])
+    reference.encoding["source"] = where
+    return reference
 
 
 def meet(pairing: Pairing, baselines: Iterable[str | Others] | str | Others) -> tuple[Pairing, list[str | Others]]:

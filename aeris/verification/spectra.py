@@ -7,6 +7,9 @@ above the largest that the grid resolves.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial, reduce
+from operator import add
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,8 @@ from aeris.data.spherical import RADIUS
 from aeris.data.variables import SEA, SEA_ICE_POINT
 from aeris.errors import ConfigurationError
 from aeris.verification.harmonics import Sphere, whole_scalar
-from aeris.verification.pairing import CELLS, Case, Pairing, pair
+from aeris.verification.kept import by_initial_time
+from aeris.verification.pairing import CELLS, Case, Pairing, attributes_of, pair
 
 
 def power(field: xr.DataArray) -> xr.DataArray:
@@ -46,7 +50,7 @@ def power(field: xr.DataArray) -> xr.DataArray:
     return spectrum.assign_coords(degree=np.arange(sphere.largest + 1))
 
 
-def mean_power(fc: xr.Dataset | str | Path, truth: xr.Dataset) -> xr.Dataset:
+def mean_power(fc: xr.Dataset | str | Path, truth: xr.Dataset, *, keep: str | Path | None = None, progress: bool = False) -> xr.Dataset:
     """Power of the members and of the truth at the valid times, each averaged over members and initial times.
 
     Sea surface temperature over land is filled with its freezing point in both. Members that are not there are left out.
@@ -54,6 +58,8 @@ def mean_power(fc: xr.Dataset | str | Path, truth: xr.Dataset) -> xr.Dataset:
     Args:
         fc: Forecast archive, or the path of one.
         truth: Canonical dataset, as for `aeris.verify`.
+        keep: Folder in which what each initial time gave is kept, as for `aeris.verify`.
+        progress: Whether to show a progress bar.
 
     Returns:
         Dataset of the common variables, ``(system, prediction_timedelta, [level,] degree)``; the systems are ``"forecast"`` and
@@ -64,21 +70,31 @@ def mean_power(fc: xr.Dataset | str | Path, truth: xr.Dataset) -> xr.Dataset:
     """
     pairing = pair(fc, truth)
     largest = Sphere.of(pairing.forecast).largest
-    return xr.Dataset({name: _mean_power_of(name, pairing, largest) for name in pairing.variables})
+    sums = reduce(add, by_initial_time(partial(_powers, largest=largest), pairing, keep, {"what": "spectra"}, progress=progress))
+    return xr.Dataset({name: _mean_power_of(sums, name, attributes_of(pairing.forecast[name])) for name in pairing.variables})
 
 
-def _mean_power_of(name: str, pairing: Pairing, largest: int) -> xr.DataArray:
-    """Mean power of one variable, ``(system, prediction_timedelta, [level,] degree)``."""
-    count = pairing.room(name, {"system": ["forecast", "truth"]}, 0.0)
-    total = count.expand_dims(degree=np.arange(largest + 1), axis=-1).copy()
+def _powers(pairing: Pairing, largest: int) -> xr.Dataset:
+    """Sums of powers, ``(system, prediction_timedelta, [level,] degree)``, and how many fields were summed, by variable."""
+    sums: dict[str, xr.DataArray] = {}
     cells = {dim: pairing.forecast[dim] for dim in CELLS}
-    for piece, case in pairing.cases(name):
-        for order, fields in enumerate((case.members, case.truth.set_dims(("number", *case.truth.dims)))):
-            maps, there = whole_maps(name, case, fields)
-            total[{"system": order} | piece] += power(xr.DataArray(maps, cells, name=name)).sum("number").values
-            count[{"system": order} | piece] += there.sum("number")
-    about = {"units": squared(count.attrs["units"]), "long_name": f"power, {count.attrs['long_name']}"}
-    return (total / count.where(count > 0)).assign_attrs(about)
+    for name in pairing.variables:
+        count = pairing.room(name, {"system": ["forecast", "truth"]}, 0.0)
+        total = count.expand_dims(degree=np.arange(largest + 1), axis=-1).copy()
+        for piece, case in pairing.cases(name):
+            for order, fields in enumerate((case.members, case.truth.set_dims(("number", *case.truth.dims)))):
+                maps, there = whole_maps(name, case, fields)
+                total[{"system": order} | piece] += power(xr.DataArray(maps, cells, name=name)).sum("number").values
+                count[{"system": order} | piece] += there.sum("number")
+        sums |= {f"total.{name}": total, f"count.{name}": count}
+    return xr.Dataset(sums)
+
+
+def _mean_power_of(sums: xr.Dataset, name: str, field: Mapping[str, str]) -> xr.DataArray:
+    """Mean power of one variable, ``(system, prediction_timedelta, [level,] degree)``."""
+    count = sums[f"count.{name}"]
+    about = {"units": squared(field["units"]), "long_name": f"power, {field['long_name']}"}
+    return (sums[f"total.{name}"] / count.where(count > 0)).drop_attrs().assign_attrs(about)
 
 
 def whole_maps(name: str, case: Case, fields: xr.Variable) -> tuple[xr.Variable, xr.Variable]:

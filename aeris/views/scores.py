@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import xarray as xr
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from aeris.views.style import choose_level, hours, label_leads, new_figure, system_styles, variable_text, with_unit
 
-_TITLES = {
+TITLES = {
     "rmse": "Root mean square error of the ensemble mean",
+    "rmse_debiased": "Error of the ensemble mean, freed of what a small ensemble adds",
+    "energy_score": "Energy score of the whole field",
     "rmse_member": "Root mean square error of a member",
     "mae": "Mean absolute error of the ensemble mean",
     "bias": "Bias of the ensemble mean",
@@ -17,6 +20,8 @@ _TITLES = {
     "spread": "Ensemble spread",
     "spread_skill": "Spread over error, corrected for the ensemble size",
 }
+"""What scores are called."""
+
 _IDEAL = {"bias": 0.0, "acc": 1.0, "spread_skill": 1.0}
 
 
@@ -44,14 +49,47 @@ def score_figure(scores: xr.Dataset, score: str, variable: str, level: int | Non
         ax.axhline(_IDEAL[score], color="black", linewidth=0.8)
     if score != "bias":
         ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
-    ax.set_title(f"{_TITLES.get(score, score)}\n{variable_text(variable, level)}")
+    ax.set_title(f"{TITLES.get(score, score)}\n{variable_text(variable, level)}")
     label_leads(ax, field.prediction_timedelta.values)
-    ax.set_ylabel(
-        with_unit(
-            score.upper() if score in ("rmse", "mae", "acc", "crps") else score.replace("spread_skill", "spread / error").replace("_", " "),
-            field.attrs["units"],
-        )
-    )
+    ax.set_ylabel(_label(score, field.attrs["units"]))
     ax.legend(frameon=False)
     ax.grid(alpha=0.3)
     return figure
+
+
+def parts_figure(scores: xr.Dataset, score: str, variable: str, level: int | None = None, dim: str = "region") -> Figure:
+    """One score of the first system against the lead, a line for each region or season.
+
+    Args:
+        scores: From `aeris.verify`, with several regions or seasons.
+        score: For example ``"crps"``.
+        variable: Its name.
+        level: In hPa, where the variable stands on levels.
+        dim: ``"region"`` or ``"season"``.
+
+    Returns:
+        A matplotlib figure.
+    """
+    field = choose_level(scores[f"{score}.{variable}"], level).isel(system=0)
+    figure = new_figure()
+    ax = figure.add_subplot()
+    lines = ("-", "--", "-.", ":")
+    for number, part in enumerate(map(str, field[dim].values)):
+        colour, line = colormaps["tab10"](number % 10), lines[number // 10 % len(lines)]
+        values = field.sel({dim: part})
+        ax.plot(hours(field.prediction_timedelta.values), values, marker="o", markersize=3, label=part, color=colour, linestyle=line)
+    if score in _IDEAL:
+        ax.axhline(_IDEAL[score], color="black", linewidth=0.8)
+    if score != "bias":
+        ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
+    ax.set_title(f"{TITLES.get(score, score)} by {dim}\n{variable_text(variable, level)}")
+    label_leads(ax, field.prediction_timedelta.values)
+    ax.set_ylabel(_label(score, field.attrs["units"]))
+    ax.legend(frameon=False, fontsize="small", ncols=1 + field.sizes[dim] // 6)
+    ax.grid(alpha=0.3)
+    return figure
+
+
+def _label(score: str, units: str) -> str:
+    short = score.upper() if score in ("rmse", "mae", "acc", "crps") else score.replace("spread_skill", "spread / error").replace("_", " ")
+    return with_unit(short, units)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 import tracemalloc
 from pathlib import Path
 
@@ -424,6 +427,114 @@ def test_an_archive_on_disk_is_read_piece_by_piece(beside, monkeypatch, tmp_path
     tracemalloc.stop()
     assert peak < size / 2
     xr.testing.assert_allclose(s, in_memory)
+
+
+def test_bands_of_rows_do_not_change_the_scores(beside, monkeypatch):
+    fc, truth = beside(shape=(9, 16))
+    fc["2m_temperature"][{"number": 2, "time": 1}] = np.nan
+    truth["2m_temperature"] = truth["2m_temperature"].where(truth.latitude < 50)
+    how = {"regions": ["global", "tropics"], "climatology": truth}
+    whole = aeris.verify(fc, truth, **how)
+    monkeypatch.setattr(pairing, "BAND_VALUES", 1)
+    xr.testing.assert_allclose(aeris.verify(fc, truth, **how), whole)
+
+
+@pytest.mark.slow
+def test_a_case_at_quarter_degree_takes_little_more_than_its_members():
+    """Fifty members of one field in float32 are 208 MB; what is computed from them was once three gigabytes."""
+    code = """
+        import resource
+        import numpy as np
+        import xarray as xr
+        import aeris
+
+        cells = {"latitude": np.linspace(90, -90, 721), "longitude": np.arange(1440) / 4}
+        lead = np.array([6], "timedelta64[h]").astype("timedelta64[ns]")
+        time = np.array(["2020-01-01"], "datetime64[ns]")
+        dims = ("time", "number", "prediction_timedelta", "latitude", "longitude")
+        values = np.random.default_rng(0).standard_normal((1, 50, 1, 721, 1440), dtype=np.float32)
+        fc = xr.Dataset({"x": (dims, values)}, {"time": time, "number": np.arange(50), "prediction_timedelta": lead, **cells})
+        truth = fc.isel(prediction_timedelta=0, number=0, drop=True).assign_coords(time=time + lead)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        aeris.verify(fc, truth, baselines=(), metrics=["rmse", "spread"])
+        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e6)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, capture_output=True, text=True)
+    assert float(done.stdout) < 0.5
+
+
+# ------------------------------------------------------------------ gaps
+
+
+def test_gaps_of_the_truth_are_skipped_where_that_is_asked_for_and_counted(beside):
+    """Without 2 February 06: the 6 h forecast of that day cannot be scored, and no other."""
+    fc, truth = beside(dates=3)
+    gappy = truth.drop_sel(time=np.datetime64("2020-02-02T06"))
+    with refused(DataError, "lacks 1 of the times", "gaps='skip'"):
+        aeris.verify(fc, gappy)
+    s = aeris.verify(fc, gappy, gaps="skip")
+    assert (s.attrs["missing_truth"], s.attrs["missing_members"], s.attrs["initial_times"]) == (1, 0, 3)
+    whole = aeris.verify(fc, truth)
+    xr.testing.assert_allclose(s.isel({LEAD: 1}), whole.isel({LEAD: 1}))
+    xr.testing.assert_allclose(s.isel({LEAD: 0}), aeris.verify(fc.isel(time=[0, 2]), truth).isel({LEAD: 0}))
+
+
+def test_an_initial_time_without_truth_is_left_out_of_all_systems(beside):
+    fc, truth = beside(dates=3)
+    late = truth.isel(time=slice(1, None))
+    s = aeris.verify(fc, late, gaps="skip")
+    xr.testing.assert_allclose(s, aeris.verify(fc.isel(time=slice(1, None)), truth))
+    assert s.attrs["missing_truth"] == 2
+    assert aeris.verify(fc, late, baselines=(), gaps="skip").attrs["initial_times"] == 3
+
+
+def test_a_truth_of_another_year_is_refused(beside):
+    fc, truth = beside()
+    other = truth.assign_coords(time=truth.time + np.timedelta64(366, "D"))
+    with refused(DataError, "lacks 6 of the times"):
+        aeris.verify(fc, other)
+    with refused(DataError, "valid from 2020-02-01T06:00 to 2020-02-04T00:00", "2021-02-01", "in common"):
+        aeris.verify(fc, other, gaps="skip")
+    with refused(ConfigurationError, "gaps='fill'"):
+        aeris.verify(fc, truth, gaps="fill")
+
+
+def test_a_truth_that_is_missing_everywhere_counts_as_a_gap(beside):
+    fc, truth = beside(dates=3)
+    truth["2m_temperature"][{"time": truth.get_index("time").get_loc("2020-02-02T06")}] = np.nan
+    s = aeris.verify(fc, truth)
+    assert s.attrs["missing_truth"] == 1
+    assert s["rmse.2m_temperature"].notnull().all()
+
+
+def test_islands_without_truth_are_told_by_their_area(beside):
+    fc, truth = beside(shape=(18, 36))
+    s = aeris.verify(fc, truth.assign({"2m_temperature": truth["2m_temperature"].where(truth.latitude > 0)}))
+    assert s["rmse.2m_temperature"].attrs["scored_area"] == pytest.approx(0.5)
+    assert s["rmse.geopotential"].attrs["scored_area"] == 1.0
+
+
+def test_an_island_without_forecast_makes_the_member_missing(beside):
+    fc, truth = beside(members=3)
+    fc["2m_temperature"][{"number": 1, "latitude": 2, "longitude": 3}] = np.nan
+    assert aeris.verify(fc, truth).attrs["missing_members"] == 3 * 2
+
+
+def test_a_variable_that_no_member_has_is_left_out_by_name(beside):
+    fc, truth = beside()
+    fc["geopotential"][{"latitude": 0}] = np.nan
+    s = aeris.verify(fc, truth)
+    assert not [name for name in s.data_vars if "geopotential" in str(name)]
+    assert "geopotential: no member" in s.attrs["left_out"]
+
+
+def test_what_a_baseline_lacks_is_counted(beside):
+    fc, truth = beside()
+    other, _ = beside(seed=9)
+    other["2m_temperature"][{"time": 1}] = np.nan
+    s = aeris.verify(fc, truth, baselines={"other": other})
+    assert s.attrs["left_out"] == "other: missing at 2 initial times and leads of the forecast"
+    assert "left_out" not in aeris.verify(fc, truth, baselines={"other": fc}).attrs
 
 
 # ------------------------------------------------------------------ refusals

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 import pytest
 
 from aeris.errors import DataError
+from aeris.verification.evaluation import evaluate
 from aeris.views.report import write_report
 
 
@@ -101,6 +102,59 @@ def test_scores_of_something_else_are_refused(forecast, tmp_path):
             scores=forecast.scores[["crps.2m_temperature"]],
         )
     assert not list(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------ of a verification, without the forecast
+
+
+@pytest.fixture(scope="module")
+def verified(forecast, network_refused, tmp_path_factory) -> Page:
+    fc, truth = forecast.forecast, forecast.truth
+    lacking = fc.copy(deep=True)
+    lacking["2m_temperature"][{"number": 1, "time": 1}] = float("nan")
+    how = {"regions": ["tropics", "global"], "seasons": True, "thresholds": {"2m_temperature": [290.0, 1000.0]}}
+    found = evaluate(lacking, truth, baselines=("persistence", "optimum"), **how)
+    parts = {name: getattr(found, name) for name in ("scores", "ranks", "spectra", "events", "left_out")}
+    with network_refused():
+        path = write_report(tmp_path_factory.mktemp("verified") / "scores.html", facts={"Truth": "<b>"}, made={"Versions": "0.1"}, **parts)
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_a_verification_has_words_curves_tables_parts_and_what_is_missing(verified):
+    text = " ".join(verified.text)
+    for words in ("3 members from 2 initial times", "Beside persistence", "Beside optimum", "Spread over error"):
+        assert words in text
+    for title in ("Score against lead", "Scores in numbers", "By region", "Spectra", "Rank histograms", "Events", "What was left out"):
+        assert title in text
+    assert "Member forecasts missing 2 of 12" in text and "sea surface temperature: " in text
+    assert "Truth, ensemble mean" not in text and "By season" in text
+    alt = [attrs["alt"] for tag, attrs in verified.tags if tag == "img"]
+    assert len(set(alt)) == len(alt)
+    assert [words for words in alt if words.startswith("Brier skill")] and [words for words in alt if "global" in words]
+
+
+def test_numbers_of_the_tables_are_those_of_the_scores(verified, forecast):
+    shown = forecast.scores["crps.geopotential"].sel(system="optimum", level=500)
+    assert {f"{value:.4g}" for value in shown.values} <= set(verified.text)
+
+
+def test_a_verification_fetches_nothing(verified):
+    test_nothing_is_fetched(verified)
+
+
+def test_of_a_single_forecast_ensemble_scores_are_named_as_left_out(forecast, tmp_path):
+    found = evaluate(forecast.forecast.isel(number=0, drop=True), forecast.truth)
+    path = write_report(tmp_path / "r.html", scores=found.scores, facts={}, ranks=found.ranks, left_out=found.left_out)
+    page = Page(path.read_text(encoding="utf-8"))
+    text = " ".join(page.text)
+    assert "1 member from 2" in text and "one member has no spread" in text and "No ranks" in text
+    alt = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
+    assert any(words.startswith("mae") for words in alt) and not any(words.startswith(("crps", "spread")) for words in alt)
+
+
+def test_a_forecast_without_its_truth_is_refused(forecast, tmp_path):
+    with pytest.raises(DataError, match="without the truth"):
+        write(tmp_path / "r.html", forecast, truth=None)
 
 
 @pytest.mark.slow
