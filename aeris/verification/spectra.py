@@ -120,7 +120,8 @@ def _power_of_maps(maps: np.ndarray, geometry: str, largest: int) -> np.ndarray:
 def mean_power(fc: xr.Dataset | str | Path, truth: xr.Dataset, *, keep: str | Path | None = None, progress: bool = False) -> xr.Dataset:
     """Power of the members and of the truth at the valid times, each averaged over members and initial times.
 
-    Sea surface temperature over land is filled with its freezing point in both. Members that are not there are left out.
+    Sea surface temperature over land is filled with its freezing point in both. Members that are not there are left out, and those of
+    valid times without truth.
 
     Args:
         fc: Forecast archive, or the path of one.
@@ -150,7 +151,7 @@ def _powers(pairing: Pairing, largest: int) -> xr.Dataset:
         total = count.expand_dims(degree=np.arange(largest + 1), axis=-1).copy()
         for piece, case in pairing.cases(name):
             for order, fields in enumerate((case.members, case.truth.set_dims(("number", *case.truth.dims)))):
-                there = fields.notnull().any(CELLS)
+                there = fields.notnull().any(CELLS) & case.known.any(CELLS)
                 filled = fields.where(case.known, SEA_ICE_POINT) if name == SEA else fields
                 maps = xr.DataArray(filled.where(there, 0.0), cells, name=name)
                 total[{"system": order} | piece] += power(maps).sum("number").values
