@@ -54,6 +54,52 @@ def test_nothing_that_is_there_is_replaced(tmp_path, capsys):
     assert "exists" in capsys.readouterr().err
 
 
+@pytest.fixture
+def verified(small_world, tmp_path, monkeypatch):
+    """A persistence forecast of `small_world` on disk beside it; the words of a command that verifies it."""
+    world = small_world[["2m_temperature", "geopotential"]]
+    leads = np.array([6, 12], "timedelta64[h]").astype("timedelta64[ns]")
+    world.isel(time=slice(None, 8, 4)).expand_dims(prediction_timedelta=leads).to_zarr(tmp_path / "fc.zarr", zarr_format=3, consolidated=False)
+    world.to_zarr(tmp_path / "truth.zarr", zarr_format=3, consolidated=False)
+    world.drop_sel(time=world.time.values[6]).to_zarr(tmp_path / "gaps.zarr", zarr_format=3, consolidated=False)
+    world.assign_coords(time=world.time + np.timedelta64(900, "D")).to_zarr(tmp_path / "later.zarr", zarr_format=3, consolidated=False)
+    monkeypatch.chdir(tmp_path)
+    return ["verify", "--forecast", "fc.zarr", "--truth", "truth.zarr", "--out", "scores.zarr"]
+
+
+def test_verify_leaves_scores_and_a_page_and_nothing_else(verified, tmp_path, capsys):
+    assert main([*verified, "--truth", "gaps.zarr", "--gaps", "skip", "--thresholds", "2m_temperature=285"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["wrote scores.html", "wrote scores.zarr"]
+    scores = xr.open_zarr("scores.zarr", consolidated=False, decode_timedelta=True)
+    assert scores.attrs["missing_truth"] == 1 and float(scores["rmse.geopotential"].isel(system=0).max()) > 0
+    page = (tmp_path / "scores.html").read_text()
+    assert "Brier skill" in page and "Initial times and leads without truth</th><td>1<" in page
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+    for path in ("scores.html", "scores.zarr"):
+        assert main(verified) == 2
+        assert "exists" in capsys.readouterr().err
+        (tmp_path / "scores.zarr").rename(tmp_path / "away.zarr") if path == "scores.html" else None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--forecast", "none.zarr"], "no forecast at none.zarr"),
+        (["--truth", "gaps.zarr"], "--gaps skip"),
+        (["--truth", "later.zarr", "--gaps", "skip"], "times in common"),
+        (["--thresholds", "rain=1"], "threshold of rain"),
+        (["--metrics", "skill"], "'skill'"),
+        (["--regions", "europe_land"], "'europe_land'"),
+        (["--baselines", "climatology"], "without a climatology"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_bad_input_of_verify_is_one_message_and_leaves_no_scores(verified, words, said, tmp_path, capsys):
+    assert main([*verified, *words]) == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "scores.zarr").exists() and not (tmp_path / "scores.html").exists()
+
+
 @pytest.mark.slow
 def test_the_whole_line_equals_the_calls_of_a_notebook(tmp_path):
     """simulate, prepare, check, train, forecast and verify by command, and the same by function: the same bits."""
@@ -82,6 +128,7 @@ def test_the_whole_line_equals_the_calls_of_a_notebook(tmp_path):
     expected = aeris.verify(fc, truth, baselines=("persistence", "optimum"))
     xr.testing.assert_allclose(written["crps.geopotential"].load(), expected["crps.geopotential"])
     assert written.system.values.tolist() == ["forecast", "persistence", "optimum"]
+    assert "Beside optimum" in (tmp_path / "scores.html").read_text()
 
 
 @pytest.mark.full

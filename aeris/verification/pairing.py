@@ -190,7 +190,7 @@ def pair(forecast: xr.Dataset | str | Path, truth: xr.Dataset, gaps: Gaps = "ref
     need_same_units(archive, truth)
     if gaps == "skip":
         return _skipping(archive, truth, starts)
-    need_times("the truth", truth, _valid(archive).ravel(), f"{CUT}, or leave such cases out with gaps='skip'")
+    need_times("the truth", truth, _valid(archive).ravel(), f"{CUT}, or leave such cases out with gaps='skip' (--gaps skip)")
     return Pairing(archive, truth)
 
 

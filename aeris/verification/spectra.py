@@ -53,7 +53,8 @@ def power(field: xr.DataArray) -> xr.DataArray:
 def mean_power(fc: xr.Dataset | str | Path, truth: xr.Dataset, *, keep: str | Path | None = None, progress: bool = False) -> xr.Dataset:
     """Power of the members and of the truth at the valid times, each averaged over members and initial times.
 
-    Sea surface temperature over land is filled with its freezing point in both. Members that are not there are left out.
+    Sea surface temperature over land is filled with its freezing point in both. Members that are not there are left out, and those of
+    valid times without truth.
 
     Args:
         fc: Forecast archive, or the path of one.
@@ -100,9 +101,9 @@ def _mean_power_of(sums: xr.Dataset, name: str, field: Mapping[str, str]) -> xr.
 def whole_maps(name: str, case: Case, fields: xr.Variable) -> tuple[xr.Variable, xr.Variable]:
     """Fields of a case without gaps, and which of them are there; those that are not are zero.
 
-    Sea surface temperature takes its freezing point where the truth is missing.
+    Sea surface temperature takes its freezing point where the truth is missing. Where no truth is known, no field counts.
     """
-    there = fields.notnull().any(CELLS)
+    there = fields.notnull().any(CELLS) & case.known.any(CELLS)
     filled = fields.where(case.known, SEA_ICE_POINT) if name == SEA else fields
     return filled.where(there, 0.0), there
 
