@@ -59,7 +59,8 @@ def verified(small_world, tmp_path, monkeypatch):
     """A persistence forecast of `small_world` on disk beside it; the words of a command that verifies it."""
     world = small_world[["2m_temperature", "geopotential"]]
     leads = np.array([6, 12], "timedelta64[h]").astype("timedelta64[ns]")
-    world.isel(time=slice(None, 8, 4)).expand_dims(prediction_timedelta=leads).to_zarr(tmp_path / "fc.zarr", zarr_format=3, consolidated=False)
+    held = world.isel(time=slice(None, 8, 4)).expand_dims(prediction_timedelta=leads)
+    held.to_zarr(tmp_path / "fc.zarr", zarr_format=3, consolidated=False)
     world.to_zarr(tmp_path / "truth.zarr", zarr_format=3, consolidated=False)
     world.drop_sel(time=world.time.values[6]).to_zarr(tmp_path / "gaps.zarr", zarr_format=3, consolidated=False)
     world.assign_coords(time=world.time + np.timedelta64(900, "D")).to_zarr(tmp_path / "later.zarr", zarr_format=3, consolidated=False)
