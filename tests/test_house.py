@@ -266,3 +266,9 @@ def test_invariant_6_nothing_calls_out():
         aeris.presets.tiny()
         explain()
         """)
+
+
+def test_files_of_tests_have_names_of_their_own():
+    """Folders of tests are no packages: two files of one name cannot be collected together."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

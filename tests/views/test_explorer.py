@@ -368,7 +368,7 @@ def test_a_large_archive_is_scored_when_asked_to_and_lead_by_lead(app, monkeypat
 
 
 def test_leads_that_gain_members_are_scored_anew(growing):
-    truth = growing.expected([3, 3]).isel(time=0, number=1, drop=True).rename({LEAD: "time"})
+    truth = growing.expected([3, 3]).isel(time=0, number=0, drop=True).rename({LEAD: "time"})
     truth = truth.assign_coords(time=growing.archive.times[0] + growing.archive.leads)
     app = aeris.explore(growing.path, truth)
     app.tab = SKILL
