@@ -34,6 +34,7 @@ from aeris.views.report import write_report
 
 YEARS = 2.0
 MEMBERS = 8
+SHOWN_MEMBERS = 16
 STARTS = 16
 APART_DAYS = 5
 SHOWN_DAYS = 5
@@ -78,13 +79,13 @@ def demo(out: str | Path = "demo", steps: int = 700, seed: int = 0, lead: str = 
     say(f"3/6  training for {steps} steps")
     precision = _precision(out / "run")
     run = train(presets.tiny(), store, out / "run", steps=steps, batch=4, seed=seed, precision=precision)
-    say(f"4/6  forecasting {MEMBERS} members for {SHOWN_DAYS} days, and from {STARTS - 1} other initial times for {lead}")
+    say(f"4/6  forecasting {SHOWN_MEMBERS} members for {SHOWN_DAYS} days, and {MEMBERS} from {STARTS - 1} other initial times for {lead}")
     starts = _starts(truth)
-    how: dict[str, Any] = {"seed": seed, "precision": precision, "compile": True}
+    how: dict[str, Any] = {"seed": seed, "batch": MEMBERS, "precision": precision, "compile": True}
     others = forecast(run, truth, starts[1:], MEMBERS, lead, out / "scored.zarr", **how).load()
     longest = max(pd.Timedelta(days=SHOWN_DAYS), pd.Timedelta(others.prediction_timedelta.values[-1]))
-    shown = forecast(run, truth, starts[:1], MEMBERS, longest, out / "forecast.zarr", **how).load()
-    scored = xr.concat([shown.sel(prediction_timedelta=others.prediction_timedelta), others], "time")
+    shown = forecast(run, truth, starts[:1], SHOWN_MEMBERS, longest, out / "forecast.zarr", **how).load()
+    scored = xr.concat([shown.sel(number=others.number, prediction_timedelta=others.prediction_timedelta), others], "time")
     say("5/6  verifying against persistence, climatology and the optimum")
     scores = verify(scored, truth, ensemble_climatology(past), ("persistence", "climatology", "optimum"))
     write_scores(scores, out / "scores.zarr")
@@ -100,7 +101,7 @@ def demo(out: str | Path = "demo", steps: int = 700, seed: int = 0, lead: str = 
         spectra=spectra,
         facts=_facts(summary, run.configuration, began),
         ranks=rank_histogram(scored, truth),
-        optimum=world.forecast(truth.sel(time=starts[:1]), list(shown.prediction_timedelta.values), MEMBERS),
+        optimum=world.forecast(truth.sel(time=starts[:1]), list(shown.prediction_timedelta.values), SHOWN_MEMBERS),
     )
     return Demo(report, summary)
 

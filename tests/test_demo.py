@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import aeris
 from aeris import demo
 
 LEADS = np.array([6, 24], dtype="timedelta64[h]").astype("timedelta64[ns]")
@@ -59,13 +60,15 @@ def test_one_channel_that_loses_at_one_lead_is_a_loss():
 @pytest.mark.slow
 def test_the_demo_leaves_what_it_promises(tmp_path, monkeypatch):
     """A demo of four steps and two initial times; called again, it only reads."""
-    for name, value in {"YEARS": 0.15, "STARTS": 2, "MEMBERS": 2, "APART_DAYS": 2, "SHOWN_DAYS": 1}.items():
+    for name, value in {"YEARS": 0.15, "STARTS": 2, "MEMBERS": 2, "SHOWN_MEMBERS": 3, "APART_DAYS": 2, "SHOWN_DAYS": 1}.items():
         monkeypatch.setattr(demo, name, value)
     done = demo.demo(tmp_path / "demo", steps=4, say=lambda line: None)
     names = {path.name for path in (tmp_path / "demo").iterdir() if not path.name.startswith(".")}
     assert names == {"planet.zarr", "store.zarr", "run", "forecast.zarr", "scored.zarr", "scores.zarr", "scores.json", "report.html"}
     assert json.loads((tmp_path / "demo" / "scores.json").read_text()) == done.scores
     assert done.scores["steps"] == 4 and done.scores["forecasts"] == 4
+    shown = aeris.open_forecast(tmp_path / "demo" / "forecast.zarr")
+    assert shown.sizes["number"] == 3 and shown.notnull().all().to_array().all()
     page = done.report.read_text()
     assert page.startswith("<!DOCTYPE html>") and "http://" not in page.replace("http://www.w3.org", "")
     again = demo.demo(tmp_path / "demo", steps=4, say=lambda line: None)
