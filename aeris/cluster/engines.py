@@ -21,7 +21,7 @@ import pandas as pd
 import xarray as xr
 from ipyparallel.cluster.launcher import LocalEngineSetLauncher
 
-from aeris.cluster import launchers, spmd
+from aeris.cluster import addresses, job_scripts, launchers, spmd
 from aeris.cluster.handles import ClusterForecast, ClusterRun, Job
 from aeris.cluster.jobs import ForecastSpecification, Specification, TrainSpecification
 from aeris.data.store import Store
@@ -121,7 +121,7 @@ class Cluster:
             ClusterError: There is no such command.
         """
         _check_engines(engines)
-        site = launchers.machine_named(machine)
+        site = job_scripts.machine_named(machine)
         placement = [] if machine == "generic" else site.placement(min(site.ranks_per_node, engines))
         options: dict[str, Any] = {
             "mpi_cmd": shlex.split(command),
@@ -130,7 +130,7 @@ class Cluster:
         }
         if not dry_run:
             launchers.check_command(options["mpi_cmd"][0], "starts the engines")
-        cluster = _cluster(launchers.MPIEngines, engines, timeout, directory, launchers.choose_address(interface, address))
+        cluster = _cluster(launchers.MPIEngines, engines, timeout, directory, addresses.choose_address(interface, address))
         return shlex.join(_launcher(cluster, engines, options).args) if dry_run else cls(cluster, engines, timeout, options)
 
     @classmethod
@@ -179,8 +179,8 @@ class Cluster:
             ClusterError: Jobs of PBS cannot be submitted from here.
         """
         variables = dict(environment or {})
-        job = launchers.PBSJob(queue, account, walltime, filesystems, machine, ranks_per_node, modules, setup, variables)
-        listen = launchers.choose_address(interface, address)
+        job = job_scripts.PBSJob(queue, account, walltime, filesystems, machine, ranks_per_node, modules, setup, variables)
+        listen = addresses.choose_address(interface, address)
         return cls._batch(launchers.PBSEngines, job, nodes, listen, timeout, directory, dry_run)
 
     @classmethod
@@ -231,15 +231,17 @@ class Cluster:
             ClusterError: Jobs of Slurm cannot be submitted from here.
         """
         variables = dict(environment or {})
-        job = launchers.SlurmJob(partition, account, walltime, ranks_per_node, gpus_per_node, cpus_per_rank, qos, modules, setup, variables)
-        listen = launchers.choose_address(interface, address)
+        job = job_scripts.SlurmJob(
+            partition, account, walltime, ranks_per_node, gpus_per_node, cpus_per_rank, qos, modules, setup, variables
+        )
+        listen = addresses.choose_address(interface, address)
         return cls._batch(launchers.SlurmEngines, job, nodes, listen, timeout, directory, dry_run)
 
     @classmethod
     def _batch(
         cls,
         launcher: type[launchers.JobEngines],
-        job: launchers.PBSJob | launchers.SlurmJob,
+        job: job_scripts.PBSJob | job_scripts.SlurmJob,
         nodes: int,
         address: str,
         timeout: float,
@@ -247,7 +249,7 @@ class Cluster:
         dry_run: bool,
     ) -> Any:
         """A cluster in a job, or the job's script."""
-        launchers.check_nodes(nodes)
+        job_scripts.check_nodes(nodes)
         engines, options = nodes * job.per_node, {"settings": asdict(job)}
         cluster = _cluster(launcher, engines, timeout, directory, address)
         preview = _launcher(cluster, engines, options)
@@ -618,7 +620,7 @@ def _check_engines(engines: int) -> None:
 def _local_options(engines: int, threads: int | None = None) -> dict[str, Any]:
     """What engines of this machine are started with: their share of the cores, and collectives that no other machine can reach."""
     threads = threads or max(1, (os.cpu_count() or 1) // engines)
-    return {"environment": {"OMP_NUM_THREADS": str(threads), "GLOO_SOCKET_IFNAME": launchers.loopback()}}
+    return {"environment": {"OMP_NUM_THREADS": str(threads), "GLOO_SOCKET_IFNAME": addresses.loopback()}}
 
 
 def _security(directory: str | Path | None) -> Path:

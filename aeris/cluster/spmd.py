@@ -17,7 +17,7 @@ from typing import Any
 import torch.distributed as dist
 
 from aeris import device as devices
-from aeris.cluster import launchers
+from aeris.cluster import addresses
 from aeris.cluster.jobs import ForecastSpecification, Specification, TrainSpecification
 
 _store: dist.TCPStore | None = None
@@ -28,7 +28,7 @@ def describe() -> dict[str, Any]:
     """Who this engine is: host, process, versions, device."""
     return {
         "host": socket.gethostname(),
-        "address": launchers.choose_address(),
+        "address": addresses.choose_address(),
         "process": os.getpid(),
         "python": platform.python_version(),
         "aeris": metadata.version("aeris"),

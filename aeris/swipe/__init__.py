@@ -10,7 +10,8 @@ A network takes part if its tokens are kept in quadrant order, ``(B, R, K, Q, P,
   windows, ``(B, R, K, T, 3, heads, width of a head)``, for the heads of a slice,
 * ``token_fields``, the names of buffers that belong to tokens.
 
-`aeris.model.network.Network` is one; tutorial 10 writes another and trains it on four ranks. ``docs/swipe.md`` explains what happens to them.
+`aeris.model.network.Network` is one; tutorial 10 writes another and trains it on four ranks. ``docs/swipe.md`` explains what happens
+to them.
 """
 
 from __future__ import annotations

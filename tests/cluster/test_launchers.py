@@ -22,13 +22,14 @@ import pytest
 from traitlets.config import Config
 
 import aeris
-from aeris.cluster import launchers
-from aeris.cluster.launchers import MPIEngines, PBSEngines, PBSJob, SlurmEngines, SlurmJob
+from aeris.cluster import addresses, job_scripts, launchers
+from aeris.cluster.job_scripts import PBSJob, SlurmJob
+from aeris.cluster.launchers import MPIEngines, PBSEngines, SlurmEngines
 from aeris.errors import AerisError, ClusterError, ConfigurationError
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-ENGINE = launchers.engine_command(
+ENGINE = job_scripts.engine_command(
     ["/opt/python/bin/python", "-m", "ipyparallel.engine"], "/home/ada/.ipython/profile_default", "aeris-1a2b3c"
 )
 LOG = "/home/ada/.ipython/profile_default/log/ipengine-aeris-1a2b3c.log"
@@ -83,12 +84,12 @@ def test_awkward_values_reach_the_engine_as_they_are(tmp_path):
 
 
 def test_ranks_of_aurora_are_bound_to_cores_of_one_socket_and_never_to_those_of_the_system():
-    bound = [range(int(first), int(last) + 1) for first, last in (cores.split("-") for cores in launchers.AURORA.cpu_bind)]
+    bound = [range(int(first), int(last) + 1) for first, last in (cores.split("-") for cores in job_scripts.AURORA.cpu_bind)]
     cores = [core for rank in bound for core in rank]
-    assert len(bound) == launchers.AURORA.ranks_per_node and len(set(cores)) == len(cores)
+    assert len(bound) == job_scripts.AURORA.ranks_per_node and len(set(cores)) == len(cores)
     assert not {0, 52} & set(cores) and max(cores) < 104
     assert all((rank[0] < 52) == (rank[-1] < 52) for rank in bound)
-    assert {len(rank) for rank in bound} == {int(launchers.AURORA.environment["OMP_NUM_THREADS"])}
+    assert {len(rank) for rank in bound} == {int(job_scripts.AURORA.environment["OMP_NUM_THREADS"])}
 
 
 def test_a_dry_run_returns_the_script_and_starts_nothing(tmp_path, monkeypatch):
@@ -107,7 +108,7 @@ def test_a_dry_run_returns_the_script_and_starts_nothing(tmp_path, monkeypatch):
 def test_a_notebook_in_a_job_of_aurora_places_engines_as_the_job_script_does(tmp_path):
     line = aeris.Cluster.mpi(24, machine="aurora", environment={"CCL_BCAST": "ring"}, directory=tmp_path, dry_run=True)
     script = aeris.Cluster.pbs(2, "debug", "weather", directory=tmp_path, dry_run=True)
-    placement = shlex.join(["mpiexec", "-n", "24", *launchers.AURORA.placement(12)])
+    placement = shlex.join(["mpiexec", "-n", "24", *job_scripts.AURORA.placement(12)])
     assert line.startswith(f"{placement} env ZE_FLAT_DEVICE_HIERARCHY=FLAT ") and f"exec {placement} " in script
     assert " CCL_BCAST=ring " in line and "double_tree" not in line
 
@@ -182,21 +183,21 @@ def interfaces(monkeypatch, down=(), **there):
 
 def test_the_controller_listens_on_a_fast_network_if_there_is_one(monkeypatch):
     interfaces(monkeypatch, lo="127.0.0.1", eth0="10.0.0.1", ib0="10.1.0.1", hsn1="10.2.0.2", docker0="172.17.0.1")
-    assert launchers.choose_address() == "10.2.0.2"
-    assert launchers.choose_address(interface="ib0") == "10.1.0.1"
-    assert launchers.choose_address(address="10.0.0.1") == "10.0.0.1"
+    assert addresses.choose_address() == "10.2.0.2"
+    assert addresses.choose_address(interface="ib0") == "10.1.0.1"
+    assert addresses.choose_address(address="10.0.0.1") == "10.0.0.1"
 
 
 def test_it_passes_over_networks_that_lead_nowhere(monkeypatch):
     interfaces(monkeypatch, lo="127.0.0.1", br_1="172.18.0.1", hsn0="10.2.0.1", usb0="169.254.3.2", eno1="10.0.0.1", down=("hsn0",))
-    assert launchers.choose_address() == "10.0.0.1"
+    assert addresses.choose_address() == "10.0.0.1"
     with pytest.raises(ConfigurationError, match=r"eno1 \(10\.0\.0\.1\)"):
-        launchers.choose_address(interface="hsn0")
+        addresses.choose_address(interface="hsn0")
 
 
 def test_a_machine_by_itself_listens_on_loopback(monkeypatch):
     interfaces(monkeypatch, lo="127.0.0.1", docker0="172.17.0.1")
-    assert launchers.choose_address() == "127.0.0.1"
+    assert addresses.choose_address() == "127.0.0.1"
 
 
 def test_the_controller_is_told_its_address_and_many_engines_get_more_time(tmp_path):

@@ -18,7 +18,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 import aeris
-from aeris.cluster import launchers, spmd
+from aeris.cluster import addresses, spmd
 from aeris.cluster.jobs import TrainSpecification
 from aeris.errors import ClusterError, ConfigurationError, EngineLost, StoreError
 from aeris.model.config import ModelConfig
@@ -195,7 +195,7 @@ def test_an_engine_that_ends_as_it_starts_is_told_at_once_with_its_last_lines(tm
 
 
 def test_engines_meet_where_the_controller_would_listen(monkeypatch):
-    monkeypatch.setattr(launchers, "_addresses", lambda: {"lo": "127.0.0.1", "eth0": "10.0.0.7", "hsn0": "10.1.0.7"})
+    monkeypatch.setattr(addresses, "_addresses", lambda: {"lo": "127.0.0.1", "eth0": "10.0.0.7", "hsn0": "10.1.0.7"})
     assert spmd.describe()["address"] == "10.1.0.7"
 
 
