@@ -18,7 +18,7 @@ bin := $(VENV)/bin
 install := $(bin)/python -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
 packages := pyproject.toml constraints.txt
 # Each test process computes on one thread; more would only take turns on the same cores.
-pytest := OMP_NUM_THREADS=1 $(bin)/python -m pytest -n $(N) --dist loadfile --no-loadscope-reorder
+pytest := OMP_NUM_THREADS=1 $(bin)/python -m pytest -n $(N) --dist loadgroup --no-loadscope-reorder
 # The whole repository is the source: pages refer to tutorials and the change log by their paths.
 sphinx := $(bin)/sphinx-build -W --keep-going -c docs .
 

@@ -19,7 +19,11 @@ LONG = ("test_notebooks.py", "test_local.py", "test_layouts.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests share fixtures and so a process; notebooks share nothing, and each is a work of its own."""
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+    for item in items:
+        alone = item.path.name == "test_notebooks.py" and (item.get_closest_marker("slow") or item.get_closest_marker("full"))
+        item.add_marker(pytest.mark.xdist_group(item.name if alone else item.path.name))
 
 
 @pytest.fixture(scope="session")

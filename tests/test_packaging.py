@@ -117,7 +117,7 @@ def test_the_version_is_one():
     ("target", "words"),
     [
         ("demo", ["pip install", "'.[views]'", "aeris demo --out demo"]),
-        ("test", ["ruff check", "ruff format --check", "mypy", 'pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not full"']),
+        ("test", ["ruff check", "ruff format --check", "mypy", 'pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not full"']),
         ("test-fast", ['-m "not slow and not full"']),
         ("test-all", ["pytest -n 2"]),
         ("docs", ["'.[views,sources,docs]'", "sphinx-build -W --keep-going -c docs . docs/_build/html"]),
