@@ -15,10 +15,10 @@ from aeris.data.disk import write_whole
 from aeris.data.store import Store
 from aeris.errors import ConfigurationError
 from aeris.model.config import ModelConfig
-from aeris.model.presets import SamplingRecipe, TrainingRecipe
+from aeris.model.presets import SamplingRecipe, TrainingRecipe, check_solver
 from aeris.run import Run
 from aeris.swipe import Layout
-from aeris.training.start import Start
+from aeris.training.start import Start, check_teacher
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,11 @@ def configure(
     """Checks what was asked for against the store.
 
     Raises:
-        ConfigurationError: Sizes, precision or period that cannot work, or a model that does not fit the store.
+        ConfigurationError: Sizes, precision, period or teacher that cannot work, or a model that does not fit the store.
     """
     _check_sizes(steps, batch, micro_batch, precision)
+    check_teacher(start, recipe)
+    check_solver(sampling, recipe.objective)
     if not model.channels:
         model = replace(model, channels=store.channels, forcings=store.statistics.forcings)
     _check_model(model, store)

@@ -16,11 +16,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from aeris.device import Device
 from aeris.diffusion import noise, trigflow
 from aeris.model.fields import Fields
+from aeris.model.presets import Consistency
 from aeris.swipe import Pass, Pipeline
 from aeris.training.batches import Batch
 from aeris.training.configuration import Configuration
+from aeris.training.consistency import ConsistencyTraining
 
 
 class Objective(Protocol):
@@ -72,13 +75,19 @@ class DiffusionTraining:
         return (noisy, condition), velocity, {"t_B": t_B}
 
 
-def objective_of(configuration: Configuration, fields: Fields, pipeline: Pipeline) -> Objective:
+def objective_of(configuration: Configuration, fields: Fields, pipeline: Pipeline, device: Device) -> Objective:
     """The objective that the recipe names.
 
     Args:
         configuration: What is trained.
         fields: From physical states to tokens.
         pipeline: The stages of this rank.
+        device: Where it computes.
+
+    Raises:
+        CheckpointError: It needs a teacher, which has gone or holds other weights by now.
     """
-    makes = {"diffusion": DiffusionTraining}
-    return makes[configuration.recipe.objective.kind](configuration, fields, pipeline)
+    diffusion = DiffusionTraining(configuration, fields, pipeline)
+    if isinstance(configuration.recipe.objective, Consistency):
+        return ConsistencyTraining(configuration, fields, pipeline, device, diffusion.draw)
+    return diffusion

@@ -9,6 +9,7 @@ from pathlib import Path
 from aeris.data.store import Store
 from aeris.errors import CheckpointError, ConfigurationError
 from aeris.model.config import ModelConfig
+from aeris.model.presets import Consistency, Diffusion, TrainingRecipe
 from aeris.run import Run
 from aeris.training.checkpoint import Checkpoint
 
@@ -80,6 +81,34 @@ def recorded(out: str | Path) -> Start | None:
     file = Path(out) / "run.json"
     content = json.loads(file.read_text()).get("start") if file.exists() else None
     return None if content is None else Start(**content)
+
+
+def check_teacher(start: Start | None, recipe: TrainingRecipe) -> None:
+    """Refuses a distillation without a teacher, or from one that cannot teach it.
+
+    Raises:
+        CheckpointError: The teacher has gone, or holds other weights by now.
+        ConfigurationError: There is none, it is no diffusion model, or it has not seen all the noise.
+    """
+    if not (isinstance(recipe.objective, Consistency) and recipe.objective.path == "teacher"):
+        return
+    if start is None:
+        raise ConfigurationError(
+            "A distillation without a start", "The weights that it begins from are its teacher", "Give start=RUN, a trained diffusion model"
+        )
+    taught, low, high = start.open().training, *recipe.noise
+    if not isinstance(taught.objective, Diffusion):
+        raise ConfigurationError(
+            f"{start.checkpoint} was trained for {taught.objective.kind}",
+            "A teacher gives the velocity of diffusion",
+            "Start from a diffusion model, or use presets.consistency(), which needs no teacher",
+        )
+    if low < taught.noise[0] or high > taught.noise[1]:
+        raise ConfigurationError(
+            f"The recipe's tan t runs from {low} to {high}, the teacher's from {taught.noise[0]} to {taught.noise[1]}",
+            "A teacher is asked about noise that it was trained on",
+            f"Use noise=({max(low, taught.noise[0])}, {min(high, taught.noise[1])})",
+        )
 
 
 def _check_model(checkpoint: Checkpoint, model: ModelConfig) -> None:

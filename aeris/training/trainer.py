@@ -1,4 +1,4 @@
-"""The training loop on one process: the next residual's distribution, learned by TrigFlow.
+"""The training loop: the next residual's distribution, learned as the recipe's objective has it.
 
 The state of a run is a function of its configuration and the number of steps: the order of the data and the noise are keyed by
 (seed, image), so that a resumed run cannot be told from one that was never interrupted.
@@ -24,11 +24,10 @@ from aeris.errors import CheckpointError
 from aeris.model import flops
 from aeris.model.config import ModelConfig
 from aeris.model.fields import Fields, Geography
-from aeris.model.network import Network
-from aeris.model.presets import SamplingRecipe, TrainingRecipe
+from aeris.model.presets import SamplingRecipe, TrainingRecipe, sampling_for
 from aeris.progress import tqdm
 from aeris.run import Run
-from aeris.swipe import Groups, Layout, Pipeline, ShardedAdamW, Update, held_blocks, share
+from aeris.swipe import Groups, Layout, Pipeline, ShardedAdamW, Update, share
 from aeris.swipe.optimizer import MOMENTS
 from aeris.swipe.watch import watch
 from aeris.training import average
@@ -36,13 +35,11 @@ from aeris.training.batches import Batch, Reader
 from aeris.training.checkpoint import Checkpoint, load_weights, save
 from aeris.training.configuration import Configuration, configure, start_run
 from aeris.training.logbook import Logbook
+from aeris.training.networks import network_of, worth_compiling
 from aeris.training.objectives import objective_of
 from aeris.training.schedule import learning_rate
 from aeris.training.start import Start, starting_point
 from aeris.training.state import told
-
-COMPILE_FROM_STEPS = 1000
-"""Shorter runs train eager: compiling would take longer than it saves."""
 
 
 def train(
@@ -81,8 +78,8 @@ def train(
         period: Inclusive slice of times to train on; None takes all.
         precision: Dtype of the activations. Weights, averages and residuals are float32 (float64 for exact tests).
         seed: Seed of weights, data order and noise.
-        recipe: Optimizer, schedule, noise range and average; None takes the defaults, which suit small models.
-        sampling: Recipe that the checkpoint suggests to whoever samples from it.
+        recipe: Objective, optimizer, schedule, noise range and average; None takes the defaults, which train small diffusion models.
+        sampling: Recipe that the checkpoint suggests to whoever samples from it; None takes one that suits what is trained.
         layout: How ranks share the work; None is a process alone. A run may go on with another.
         checkpoint_every: Steps between checkpoints; one is written at the end too.
         progress: Whether to show a progress bar.
@@ -139,7 +136,8 @@ def configuration_of(
         ConfigurationError: As :func:`train`.
     """
     micro_batch = micro_batch or (1 if layout.pp > 1 else max(1, batch // layout.dp))
-    recipe, sampling = recipe or TrainingRecipe(), sampling or SamplingRecipe()
+    recipe = recipe or TrainingRecipe()
+    sampling = sampling or sampling_for(recipe)
     configuration = configure(model, store, steps, batch, micro_batch, period, precision, seed, recipe, sampling, start)
     layout.check(configuration.model, batch=batch, micro_batch=micro_batch)
     return configuration
@@ -207,16 +205,15 @@ class Trainer:
         self.step = self.images = self.skipped = 0
         place, wide = self.device.torch_device, torch.float64 if configuration.precision == "float64" else torch.float32
         model, layout = configuration.model, self.groups.layout
-        self.network = Network(model, configuration.seed, held_blocks(model, self.groups)).to(place, wide)
-        self.network.compute_dtype = getattr(torch, configuration.precision)
+        self.network = network_of(configuration, self.groups, self.device)
         self.geography = geography_of(store)
         part = None if layout.token_ranks == 1 else share(layout, self.groups.at)
         self.fields = Fields(store.statistics, self.geography, model.window, place, wide, part)
         self.pipeline = Pipeline(self.network, model, self.groups, place)
         self.optimizer = _optimizer(self.pipeline, configuration.recipe)
         self.reader = Reader(store, configuration, self.groups, self.pipeline.has_first or self.pipeline.has_last)
-        self.objective = objective_of(configuration, self.fields, self.pipeline)
-        if configuration.steps >= COMPILE_FROM_STEPS and layout.sp == 1 and self.device.compile_available():
+        self.objective = objective_of(configuration, self.fields, self.pipeline, self.device)
+        if worth_compiling(configuration, self.groups, self.device):
             self.network.compile_blocks()
 
     def advance(self, batch: Batch, stop: bool = False) -> dict[str, Any]:
