@@ -21,7 +21,7 @@ from aeris.diffusion import noise, solver
 from aeris.errors import ConfigurationError
 from aeris.model.fields import Fields
 from aeris.model.network import Network
-from aeris.model.presets import SamplingRecipe
+from aeris.model.presets import SamplingRecipe, check_solver
 from aeris.swipe import Groups, Pipeline, Requests, Stream, held_blocks, share
 from aeris.training.checkpoint import Checkpoint, load_weights
 
@@ -55,7 +55,7 @@ class Forecaster:
 
     Raises:
         CheckpointError: The checkpoint is unfinished or damaged.
-        ConfigurationError: The sampler starts from noise that the network was not trained on.
+        ConfigurationError: The sampler starts from noise that the network was not trained on, or is not for such a network.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Forecaster:
     ) -> None:
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.open(checkpoint)
         self.recipe = recipe or self.checkpoint.sampling
-        _check_noise(self.recipe, self.checkpoint)
+        _check_sampler(self.recipe, self.checkpoint)
         self.device, self.groups = devices.choose(), groups or Groups.alone()
         self.device.reuse_freed_memory()
         model, layout = self.checkpoint.model, self.groups.layout
@@ -118,7 +118,8 @@ class Forecaster:
             keys = [noise.key(seed, purpose, lead, seconds, member, *place) for member in ensemble.members]
             return fields.masked(noise.normals(keys, fields.ids, len(fields.channels), fields.dtype))
 
-        following = solver.sampler(draw("sampling noise"), self.recipe, lambda number: draw("churn", number))
+        again = "second noise" if self.recipe.solver == "consistency" else "churn"
+        following = solver.sampler(draw("sampling noise"), self.recipe, lambda number: draw(again, number))
         try:
             x, _ = next(following)
             while True:
@@ -129,11 +130,14 @@ class Forecaster:
             return residual
 
 
-def _check_noise(recipe: SamplingRecipe, checkpoint: Checkpoint) -> None:
+def _check_sampler(recipe: SamplingRecipe, checkpoint: Checkpoint) -> None:
+    """Refuses a sampler that asks for what the network was not trained for."""
+    check_solver(recipe, checkpoint.training.objective)
     low, high = checkpoint.training.noise
-    if recipe.noise[0] < low or recipe.noise[1] > high:
+    first, last = recipe.noise[1], recipe.noise[1] if recipe.steps == 1 else recipe.noise[0]
+    if last < low or first > high:
         raise ConfigurationError(
-            f"The sampler's tan t runs from {recipe.noise[1]} to {recipe.noise[0]}, the network was trained from {high} to {low}",
+            f"The sampler's tan t runs from {first} to {last}, the network was trained from {high} to {low}",
             "A sampler stays inside the noise range of the training",
             f"Use noise=({max(low, recipe.noise[0])}, {min(high, recipe.noise[1])})",
         )
