@@ -28,16 +28,16 @@ Recipe = Literal["default", "24h", "6h"]
 Precision = Literal["bfloat16", "float32", "float64"]
 
 
-def _changes_of(config: type) -> type:
-    """A dataclass like `config` in which every field may be left out."""
-    fields = [(field.name, Optional[field.type], None) for field in dataclasses.fields(config)]  # noqa: UP045
+def _changes_of(config: type, without: str = "") -> type:
+    """A dataclass like `config` in which every field may be left out, and one is not there."""
+    fields = [(field.name, Optional[field.type], None) for field in dataclasses.fields(config) if field.name != without]  # noqa: UP045
     made = dataclasses.make_dataclass(f"{config.__name__}Changes", fields, frozen=True)
     made.__doc__, made.__module__ = config.__doc__, config.__module__
     return made
 
 
 ModelChanges = _changes_of(ModelConfig)
-TrainingChanges = _changes_of(TrainingRecipe)
+TrainingChanges = _changes_of(TrainingRecipe, without="objective")
 SamplingChanges = _changes_of(SamplingRecipe)
 
 
@@ -127,6 +127,7 @@ def train(
     seed: int = 0,
     checkpoint_every: int = 500,
     recipe: Recipe = "default",
+    start: Path | None = None,
     model: ModelChanges = ModelChanges(),  # type: ignore[valid-type]  # noqa: B008
     training: TrainingChanges = TrainingChanges(),  # type: ignore[valid-type]  # noqa: B008
     sampling: SamplingChanges = SamplingChanges(),  # type: ignore[valid-type]  # noqa: B008
@@ -145,7 +146,8 @@ def train(
         precision: Dtype of the activations.
         seed: Seed of weights, data order and noise.
         checkpoint_every: Steps between checkpoints.
-        recipe: Recipe to start from: the default suits small models, 24h and 6h are the paper's.
+        recipe: Recipe to change: the default suits small models, 24h and 6h are the paper's.
+        start: Run or checkpoint of the same network, from whose averaged weights to begin; left out, they are random.
         model: Changes to the preset.
         training: Changes to the recipe's training.
         sampling: Changes to the recipe's sampling.
@@ -170,6 +172,7 @@ def train(
         recipe=dataclasses.replace(base_training, **_given(training)),
         sampling=dataclasses.replace(base_sampling, **_given(sampling)),
         layout=layout,
+        start=start,
     )
     print(run)
 

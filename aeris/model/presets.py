@@ -7,6 +7,7 @@ exact dimensions are not public.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,6 +17,19 @@ from aeris.model.config import ModelConfig
 
 GLOBE = (720, 1440)
 """The 0.25° grid without its south pole row."""
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """Trains the velocity of TrigFlow at every noise level (arXiv 2410.11081)."""
+
+    kind: Literal["diffusion"] = "diffusion"
+
+
+Objective = Diffusion
+"""What a network can be trained for; `kind` tells them apart in JSON."""
+
+OBJECTIVES: dict[str, type[Objective]] = {"diffusion": Diffusion}
 
 
 @dataclass(frozen=True)
@@ -35,6 +49,7 @@ class TrainingRecipe:
         ema_rampup: Largest half-life as a fraction of the images seen so far.
         channel_weights: Weights of the channels in the loss: all alike, or the paper's, which count 2 m temperature most and
             upper levels least.
+        objective: What the network is trained for.
     """
 
     learning_rate: float = 1e-2
@@ -48,8 +63,11 @@ class TrainingRecipe:
     ema_half_life_images: int = 100_000
     ema_rampup: float = 0.05
     channel_weights: Literal["uniform", "paper"] = "uniform"
+    objective: Objective = Diffusion()
 
     def __post_init__(self) -> None:
+        if isinstance(self.objective, Mapping):  # as it comes out of JSON
+            object.__setattr__(self, "objective", _objective_of_json(self.objective))
         low, high = self.noise
         if not 0 < low < high:
             raise ConfigurationError(
@@ -61,6 +79,15 @@ class TrainingRecipe:
             raise ConfigurationError(
                 f"learning_rate={self.learning_rate}, clip={self.clip}", "Both are positive", "Use for example 2e-4 and 1.0"
             )
+
+
+def _objective_of_json(content: Mapping[str, Any]) -> Objective:
+    made: Any = OBJECTIVES.get(content.get("kind", ""))
+    if made is None:
+        raise ConfigurationError(
+            f"objective={dict(content)}", f"An objective is one of {sorted(OBJECTIVES)}", "Use the version of aeris that wrote it"
+        )
+    return made(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
 
 
 @dataclass(frozen=True)
