@@ -22,7 +22,7 @@ from aeris.diffusion.transition import transition
 from aeris.errors import ConfigurationError
 from aeris.model.fields import Fields
 from aeris.model.network import Network
-from aeris.model.presets import SamplingRecipe
+from aeris.model.presets import Crps, SamplingRecipe
 from aeris.swipe import Groups, Pipeline, Requests, Stream, held_blocks, share
 from aeris.training.checkpoint import Checkpoint, load_weights
 
@@ -128,6 +128,17 @@ def _check_noise(recipe: SamplingRecipe, checkpoint: Checkpoint) -> None:
             "A sampler stays inside the noise range of the training",
             f"Use noise=({max(low, recipe.noise[0])}, {min(high, recipe.noise[1])})",
         )
+    tuned = checkpoint.sampling
+    if isinstance(checkpoint.training.objective, Crps) and solver.calls(recipe) != solver.calls(tuned):
+        raise ConfigurationError(
+            f"The sampler calls the network at the angles {_rounded(recipe)}, the network was tuned at {_rounded(tuned)}",
+            "Weights that were fine-tuned know the levels of the sampler that they were tuned with, and no others",
+            f"Use {tuned}",
+        )
+
+
+def _rounded(recipe: SamplingRecipe) -> list[float]:
+    return [round(angle, 3) for angle in solver.calls(recipe)]
 
 
 def rollout(forecaster: Forecaster, ensembles: Sequence[Ensemble], leads: int, seed: int) -> Iterator[Ensemble]:

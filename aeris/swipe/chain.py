@@ -84,7 +84,9 @@ class Chain:
             for index, stage in sorted(self.pipeline.stages.items()):
                 for member in range(count):
                     inputs = (
-                        (self.messages.receive(index - 1, member, tokens),) if index > 0 else self._ask(leg, samplers[member], number, member)
+                        (self.messages.receive(index - 1, member, tokens),)
+                        if index > 0
+                        else self._ask(leg, samplers[member], number, member)
                     )
                     leg.inputs[number, index, member] = inputs
                     with torch.no_grad():
@@ -124,8 +126,7 @@ class Chain:
     def _return(self, leg: Leg, number: int, member: int) -> None:
         """Sends the last stage the gradient of an answer, which is whole once all that depends on it was gone back through."""
         answer = leg.answers.pop((number, member))
-        gradient = torch.zeros_like(answer) if answer.grad is None else answer.grad
-        self.messages.send(self.messages.last, member, gradient, back=True)
+        self.messages.send(self.messages.last, member, gradient_of(answer), back=True)
 
     def _back_through(self, leg: Leg, place: Place, stage: Stage) -> None:
         """Goes back through one stage of one call."""
@@ -138,14 +139,14 @@ class Chain:
             output = stage(*leaves, **leg.calls[number])
         torch.autograd.backward(output, messages.receive(index, member, output, back=True))
         if index > 0:
-            messages.send(index - 1, member, _gradient(leaves[0]), back=True)
+            messages.send(index - 1, member, gradient_of(leaves[0]), back=True)
         else:
             self._back_to_answers(leg, number, member, asked, leaves)
         self.pipeline.complete(index)
 
     def _back_to_answers(self, leg: Leg, number: int, member: int, asked: tuple[Tensor, ...], leaves: tuple[Tensor, ...]) -> None:
         """Goes back through what a sampler did between the last answer and the first stage."""
-        reached = [(tensor, _gradient(leaf)) for tensor, leaf in zip(asked, leaves, strict=True) if leaf.requires_grad]
+        reached = [(tensor, gradient_of(leaf)) for tensor, leaf in zip(asked, leaves, strict=True) if leaf.requires_grad]
         if reached:
             # What a sampler asks for later depends on the same tensors.
             torch.autograd.backward([tensor for tensor, _ in reached], [gradient for _, gradient in reached], retain_graph=True)
@@ -157,5 +158,6 @@ class Chain:
         self.messages.settle()
 
 
-def _gradient(leaf: Tensor) -> Tensor:
+def gradient_of(leaf: Tensor) -> Tensor:
+    """The gradient that was collected in a leaf; zero where nothing depends on it."""
     return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad

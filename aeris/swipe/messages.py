@@ -6,12 +6,18 @@ another arrive in the order in which they were sent, also where a backend, like 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from aeris.swipe.layout import Coordinates
 from aeris.swipe.pipeline import Pipeline
+
+Sent = tuple[dist.Work, Tensor]
+"""A message on its way, and its content."""
 
 
 class Messages:
@@ -28,8 +34,8 @@ class Messages:
         ends = [layout.stage_rank(stage) for stage in (0, self.last)]
         self._first_rank, self._last_rank = (layout.rank(Coordinates(at.dp, at.row, at.column, pp, at.sp)) for pp in ends)
         self._kept: dict[tuple[int, int, bool], Tensor] = {}
-        self._sent: list[tuple[dist.Work, Tensor]] = []
-        self._sent_before: list[tuple[dist.Work, Tensor]] = []
+        self._sent: list[Sent] = []
+        self._sent_before: list[Sent] = []
 
     def send(self, hop: int, number: int, content: Tensor, back: bool = False) -> None:
         """Hands something on; what stays on this rank is only kept.
@@ -77,7 +83,7 @@ class Messages:
         return self._last_rank if hop == self.last else self.pipeline.routes(hop + 1)[hop]
 
     @staticmethod
-    def _start(operation: object, tensor: Tensor, rank: int, group: dist.ProcessGroup | None, tag: int) -> tuple[dist.Work, Tensor]:
+    def _start(operation: Callable[..., Any], tensor: Tensor, rank: int, group: dist.ProcessGroup | None, tag: int) -> Sent:
         # Alone and in batches, some backends use different connections: hence a batch of one at both ends.
         (work,) = dist.batch_isend_irecv([dist.P2POp(operation, tensor, rank, group, tag)])
         return work, tensor

@@ -10,6 +10,7 @@ Shapes:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -21,6 +22,7 @@ from aeris.model.fields import Fields
 from aeris.swipe import Pass, Pipeline
 from aeris.training.batches import Batch
 from aeris.training.configuration import Configuration
+from aeris.training.fine_tuning import CrpsTraining
 
 
 class Objective(Protocol):
@@ -80,5 +82,5 @@ def objective_of(configuration: Configuration, fields: Fields, pipeline: Pipelin
         fields: From physical states to tokens.
         pipeline: The stages of this rank.
     """
-    makes = {"diffusion": DiffusionTraining}
+    makes: dict[str, Callable[[Configuration, Fields, Pipeline], Objective]] = {"diffusion": DiffusionTraining, "crps": CrpsTraining}
     return makes[configuration.recipe.objective.kind](configuration, fields, pipeline)
