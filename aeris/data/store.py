@@ -118,36 +118,43 @@ class Store(Contents):
         cuts = [slice(column * window[1], (column + 1) * window[1]) for column in chosen_columns]
         return np.concatenate([np.concatenate([self.read(index, strip, cut) for cut in cuts], axis=2) for strip in strips], axis=1)
 
-    def partner(self, index: int) -> int:
-        """Position of the state one interval after state `index`.
+    def partner(self, index: int, steps: int = 1) -> int:
+        """Position of the state so many intervals after state `index`, each of which ends at a state of the store.
 
         Raises:
             DataError: There is none.
         """
-        partner = int(self.later[index])
-        if partner < 0:
-            raise DataError(
-                f"No state stands {hours(self.interval)} after {minute(self.times[index])}",
-                "A pair is two states one interval apart",
-                "Choose among store.pairs()",
-            )
-        return partner
+        found = index
+        for _ in range(steps):
+            position, found = found, int(self.later[found])
+            if found < 0:
+                raise DataError(
+                    f"No state stands {hours(self.interval)} after {minute(self.times[position])}",
+                    f"{steps + 1} states follow each other one interval apart",
+                    f"Choose among store.pairs(steps={steps})",
+                )
+        return found
 
-    def pairs(self, period: slice | None = None) -> np.ndarray:
-        """Positions of the states that have a partner one interval later, both within `period`.
+    def pairs(self, period: slice | None = None, steps: int = 1) -> np.ndarray:
+        """Positions of the states that so many others follow, each one interval after the last, all within `period`.
 
         Args:
             period: First and last time, both included; a string such as ``"2018"`` means the whole year.
+            steps: How many follow; one makes a pair.
 
         Returns:
-            Rising integers of shape ``(pairs,)``; none where the store has no pair within `period`.
+            Rising integers of shape ``(pairs,)``; none where the store has no such states within `period`.
 
         Raises:
             ConfigurationError: `period` cannot be read.
         """
         inside = np.zeros(len(self.times), bool)
         inside[self._slice(slice(None) if period is None else period)] = True
-        return np.flatnonzero((self.later >= 0) & inside & inside[self.later])
+        begins, reached = inside, np.arange(len(self.times))
+        for _ in range(steps):
+            reached = np.where(reached >= 0, self.later[reached], -1)
+            begins = begins & (reached >= 0) & inside[reached]
+        return np.flatnonzero(begins)
 
     def check_window(self, window: tuple[int, int]) -> None:
         """Refuses a window that would have to read the bytes of others.

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from aeris import device as devices
 from aeris.diffusion import noise, solver
+from aeris.diffusion.transition import transition
 from aeris.errors import ConfigurationError
 from aeris.model.fields import Fields
 from aeris.model.network import Network
-from aeris.model.presets import SamplingRecipe, check_solver
+from aeris.model.presets import Crps, SamplingRecipe, check_solver
 from aeris.swipe import Groups, Pipeline, Requests, Stream, held_blocks, share
 from aeris.training.checkpoint import Checkpoint, load_weights
 
@@ -99,35 +100,24 @@ class Forecaster:
         tokens = self.pipeline.tokens(count)
         answer = torch.empty(*tokens.shape[:-1], len(fields.channels), dtype=fields.dtype, device="meta")
         samplers = [self._requests(ensemble, seed) for ensemble in ensembles] if self.pipeline.has_first else []
-        for ensemble, residual in zip(ensembles, self.stream.run(samplers, len(ensembles), given, answer), strict=False):
-            assert ensemble.states is not None
-            ensemble.states = fields.next_state(ensemble.states, residual)
+        for ensemble, states in zip(ensembles, self.stream.run(samplers, len(ensembles), given, answer), strict=False):
+            ensemble.states = states
         for ensemble in ensembles:
             ensemble.lead += 1
 
     def _requests(self, ensemble: Ensemble, seed: int) -> Requests:
         """The calls of one sampler, with noise that is named by seed, lead, initial time and member."""
-        fields, states, count = self.fields, ensemble.states, len(ensemble.members)
+        fields, states, members = self.fields, ensemble.states, ensemble.members
         assert states is not None
-        interval, lead = self.checkpoint.interval, ensemble.lead + 1
-        time = ensemble.start + ensemble.lead * interval
-        condition = fields.condition(states, np.repeat(time, count), np.repeat(time + interval, count))
+        lead, interval = ensemble.lead + 1, self.checkpoint.interval
+        times = np.repeat(ensemble.start + ensemble.lead * interval, len(members))
         seconds = int((ensemble.start - np.datetime64(0, "s")) / np.timedelta64(1, "s"))
 
         def draw(purpose: str, *place: int) -> Tensor:
-            keys = [noise.key(seed, purpose, lead, seconds, member, *place) for member in ensemble.members]
-            return fields.masked(noise.normals(keys, fields.ids, len(fields.channels), fields.dtype))
+            keys = [noise.key(seed, purpose, lead, seconds, member, *place) for member in members]
+            return noise.normals(keys, fields.ids, len(fields.channels), fields.dtype)
 
-        again = "second noise" if self.recipe.solver == "consistency" else "churn"
-        following = solver.sampler(draw("sampling noise"), self.recipe, lambda number: draw(again, number))
-        try:
-            x, _ = next(following)
-            while True:
-                velocity = yield x, condition
-                x, _ = following.send(fields.masked(velocity))
-        except StopIteration as end:
-            residual: Tensor = end.value
-            return residual
+        return transition(fields, states, times, interval, self.recipe, draw)
 
 
 def _check_sampler(recipe: SamplingRecipe, checkpoint: Checkpoint) -> None:
@@ -141,6 +131,17 @@ def _check_sampler(recipe: SamplingRecipe, checkpoint: Checkpoint) -> None:
             "A sampler stays inside the noise range of the training",
             f"Use noise=({max(low, recipe.noise[0])}, {min(high, recipe.noise[1])})",
         )
+    tuned = checkpoint.sampling
+    if isinstance(checkpoint.training.objective, Crps) and solver.calls(recipe) != solver.calls(tuned):
+        raise ConfigurationError(
+            f"The sampler calls the network at the angles {_rounded(recipe)}, the network was tuned at {_rounded(tuned)}",
+            "Weights that were fine-tuned know the levels of the sampler that they were tuned with, and no others",
+            f"Use {tuned}",
+        )
+
+
+def _rounded(recipe: SamplingRecipe) -> list[float]:
+    return [round(angle, 3) for angle in solver.calls(recipe)]
 
 
 def rollout(forecaster: Forecaster, ensembles: Sequence[Ensemble], leads: int, seed: int) -> Iterator[Ensemble]:

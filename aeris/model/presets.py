@@ -7,6 +7,7 @@ exact dimensions are not public.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -54,10 +55,45 @@ class Consistency:
             )
 
 
-Objective = Diffusion | Consistency
+@dataclass(frozen=True)
+class Crps:
+    """Tunes the run's own sampler on the fair CRPS of a few members after a rollout (Swift, arXiv 2509.25631).
+
+    Attributes:
+        members: Members of each sample's ensemble.
+        curriculum: Images that are rolled out for 1, 2, 3 and more steps, in this order; 0 leaves a length out. What is left of the run
+            takes the last length.
+    """
+
+    members: int = 2
+    curriculum: tuple[int, ...] = (400, 400, 0, 400)
+    kind: Literal["crps"] = "crps"
+
+    def __post_init__(self) -> None:
+        if self.members < 2:
+            raise ConfigurationError(f"members={self.members}", "The spread of an ensemble is that of at least two members", "Use 2")
+        if not self.curriculum or min(self.curriculum) < 0 or self.curriculum[-1] == 0:
+            raise ConfigurationError(
+                f"curriculum={self.curriculum}",
+                "It is a number of images for rollouts of one step, of two, and so on; none is negative, and the last is not zero",
+                "Use for example (400, 400, 0, 400)",
+            )
+
+    @property
+    def lengths(self) -> list[int]:
+        """Steps of the rollouts that occur."""
+        return [steps for steps, images in enumerate(self.curriculum, start=1) if images]
+
+    def intervals(self, seen: int) -> int:
+        """Steps of the rollouts that begin after so many images of the run."""
+        ends = itertools.accumulate(self.curriculum)
+        return next((steps for steps, end in enumerate(ends, start=1) if seen < end), len(self.curriculum))
+
+
+Objective = Diffusion | Consistency | Crps
 """What a network can be trained for; `kind` tells them apart in JSON."""
 
-OBJECTIVES: dict[str, type[Objective]] = {"diffusion": Diffusion, "consistency": Consistency}
+OBJECTIVES: dict[str, type[Objective]] = {"diffusion": Diffusion, "consistency": Consistency, "crps": Crps}
 
 
 @dataclass(frozen=True)
@@ -267,6 +303,8 @@ def check_solver(sampling: SamplingRecipe, objective: Objective) -> None:
     Raises:
         ConfigurationError: A consistency model is to be followed, or a diffusion model to jump.
     """
+    if isinstance(objective, Crps):  # tuned with a sampler of its own, of either kind
+        return
     jumps = isinstance(objective, Consistency)
     if jumps != (sampling.solver == "consistency"):
         raise ConfigurationError(

@@ -32,6 +32,7 @@ _HOME = {
     "WindowTransformer": "pipeline",
     "held_blocks": "pipeline",
     "parallelize": "pipeline",
+    "Chain": "chain",
     "Stream": "stream",
     "Requests": "stream",
     "ShardedAdamW": "optimizer",
@@ -41,6 +42,7 @@ _HOME = {
 __all__ = sorted(_HOME)
 
 if TYPE_CHECKING:
+    from aeris.swipe.chain import Chain
     from aeris.swipe.groups import Groups
     from aeris.swipe.layout import Coordinates, Layout
     from aeris.swipe.optimizer import ShardedAdamW, Update

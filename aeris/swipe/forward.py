@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from aeris.swipe.hops import Hops
+from aeris.swipe.messages import Messages
 from aeris.swipe.pipeline import Pipeline, Stage
 
 Inputs = tuple[Tensor, ...]
@@ -46,7 +46,7 @@ class Forward:
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline, self.hops = pipeline, Hops(pipeline)
+        self.pipeline, self.messages = pipeline, Messages(pipeline)
 
     @torch.no_grad()
     def values(self, passes: Sequence[tuple[Inputs, Mapping[str, Tensor]]], answer: Tensor) -> list[Tensor]:
@@ -64,8 +64,8 @@ class Forward:
         samples = len(answer)
         given_back = self._run(len(passes), compute, self.pipeline.tokens(samples), back=True)
         if self.pipeline.has_first and not self.pipeline.has_last:
-            given_back = [self.hops.receive(0, number, answer) for number in range(len(passes))]
-        self.hops.wait()
+            given_back = [self.messages.receive(self.messages.last, number, answer) for number in range(len(passes))]
+        self.messages.wait()
         return given_back
 
     @torch.no_grad()
@@ -92,7 +92,7 @@ class Forward:
 
         tokens = self.pipeline.tokens(samples)
         pairs = self._run(len(passes), compute, tokens.new_empty(2, *tokens.shape), back=False)
-        self.hops.wait()
+        self.messages.wait()
         return [(pair[0], pair[1]) for pair in pairs]
 
     def _run(self, count: int, compute: Callable[[Stage, int, Tensor | None], Tensor], message: Tensor, back: bool) -> list[Tensor]:
@@ -100,13 +100,13 @@ class Forward:
         given: list[Tensor] = []
         for index, stage in sorted(self.pipeline.stages.items()):
             for number in range(count):
-                output = compute(stage, number, None if index == 0 else self.hops.receive(index, number, message))
-                if index < self.hops.last:
-                    self.hops.send(index, number, output)
+                output = compute(stage, number, None if index == 0 else self.messages.receive(index - 1, number, message))
+                if index < self.messages.last:
+                    self.messages.send(index, number, output)
                     continue
                 given.append(output)
                 if back and not self.pipeline.has_first:
-                    self.hops.send(index, number, output)
+                    self.messages.send(index, number, output)
         return given
 
 

@@ -297,6 +297,11 @@ class Pipeline:
             routes[index + 1] = self.boundaries[index].receiver(at)
         return routes
 
+    def complete(self, index: int) -> None:
+        """Adds those gradients of a stage's weights that a zero-bubble schedule would have put off."""
+        if index in self._deferrals:
+            self._deferrals[index].take()()
+
     def parameters(self) -> dict[str, nn.Parameter]:
         """Parameters that this rank holds, by their name in the whole network."""
         modules = {name: module for stage in self.stages.values() for name, module in held_modules(stage.network, stage.plan).items()}

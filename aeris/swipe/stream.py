@@ -7,11 +7,12 @@ passes of others fill the gap: with as many samplers as stages every rank always
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from aeris.swipe.hops import Hops
+from aeris.swipe.messages import Messages
 from aeris.swipe.pipeline import Pipeline
 
 Requests = Generator[tuple[Tensor, ...], Tensor, Tensor]
@@ -26,7 +27,7 @@ class Stream:
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline, self.hops = pipeline, Hops(pipeline)
+        self.pipeline, self.messages = pipeline, Messages(pipeline)
 
     @torch.no_grad()
     def run(self, samplers: Sequence[Requests], count: int, calls: Sequence[Mapping[str, Tensor]], answer: Tensor) -> list[Tensor]:
@@ -41,29 +42,29 @@ class Stream:
         Returns:
             What the samplers returned, on ranks with the first stage; elsewhere nothing.
         """
+        messages, last = self.messages, self.messages.last
         asked, tokens = [next(sampler) for sampler in samplers], self.pipeline.tokens(len(answer))
         for number, given in enumerate(calls):
-            before = self.hops.take_sent()
             for index, stage in sorted(self.pipeline.stages.items()):
                 for member in range(count):
                     if index > 0:
-                        inputs: tuple[Tensor, ...] = (self.hops.receive(index, member, tokens),)
+                        inputs: tuple[Tensor, ...] = (messages.receive(index - 1, member, tokens),)
                     elif number > 0:
-                        inputs = samplers[member].send(self.hops.receive(0, member, answer))
+                        inputs = samplers[member].send(messages.receive(last, member, answer))
                     else:
                         inputs = asked[member]
-                    self.hops.send(index, member, stage(*inputs, **given))
-            for work, _ in before:
-                work.wait()
-        results = [self._finish(sampler, self.hops.receive(0, member, answer)) for member, sampler in enumerate(samplers)]
-        self.hops.wait()
+                    messages.send(index, member, stage(*inputs, **given))
+            messages.settle()
+        results = [finish(sampler, messages.receive(last, member, answer)) for member, sampler in enumerate(samplers)]
+        messages.wait()
         return results
 
-    @staticmethod
-    def _finish(sampler: Requests, answer: Tensor) -> Tensor:
-        try:
-            sampler.send(answer)
-        except StopIteration as end:
-            result: Tensor = end.value
-            return result
-        raise AssertionError("the sampler asks for more calls than it announced")
+
+def finish(requests: Generator[Any, Tensor, Tensor], answer: Tensor) -> Tensor:
+    """The result of a sampler that makes no call after this answer."""
+    try:
+        requests.send(answer)
+    except StopIteration as end:
+        result: Tensor = end.value
+        return result
+    raise AssertionError("the sampler asks for more calls than it announced")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from aeris.data.store import Store, sample_order
+from aeris.model.presets import Crps
 from aeris.swipe import Groups, share
 from aeris.training.configuration import Configuration
 
@@ -24,9 +25,10 @@ class Batch:
         images: Their numbers in the run.
         seen: Images of the run before this step, the same on all ranks.
         times: Times of the states.
-        target_times: Times of the states that follow.
+        target_times: Times of the states that are to be forecast.
         state: Physical fields ``(B, C, H, W)`` of this rank's windows; None on a rank that needs none.
-        target: The same of the states that follow.
+        target: The same of the states that are to be forecast.
+        intervals: Steps from the ones to the others.
     """
 
     images: range
@@ -35,6 +37,7 @@ class Batch:
     target_times: np.ndarray
     state: Tensor | None
     target: Tensor | None
+    intervals: int = 1
 
     def parts(self, size: int) -> list[slice]:
         """The batch divided into parts of so many images."""
@@ -54,7 +57,6 @@ class Reader:
     def __init__(self, store: Store, configuration: Configuration, groups: Groups, needed: bool) -> None:
         self.store, self.configuration, self.groups, self.needed = store, configuration, groups, needed
         self.share = share(groups.layout, groups.at)
-        self.pairs = store.pairs(configuration.period_slice)
 
     @contextmanager
     def batches(self, seen: int) -> Iterator[Iterator[Batch]]:
@@ -77,10 +79,13 @@ class Reader:
         configuration, store, layout = self.configuration, self.store, self.groups.layout
         count = configuration.batch // layout.dp
         first = seen + self.groups.at.dp * count
-        states = self.pairs[sample_order(len(self.pairs), configuration.seed, first, count)]
-        targets = np.array([store.partner(int(index)) for index in states])
+        objective = configuration.recipe.objective
+        intervals = objective.intervals(seen) if isinstance(objective, Crps) else 1
+        begins = store.pairs(configuration.period_slice, intervals)
+        states = begins[sample_order(len(begins), configuration.seed, first, count)]
+        targets = np.array([store.partner(int(index), intervals) for index in states])
         fields = self._fields(states), self._fields(targets)
-        return Batch(range(first, first + count), seen, store.times[states], store.times[targets], *fields)
+        return Batch(range(first, first + count), seen, store.times[states], store.times[targets], *fields, intervals)
 
     def _fields(self, indices: np.ndarray) -> Tensor | None:
         """This rank's own windows of some states."""

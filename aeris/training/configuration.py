@@ -15,7 +15,7 @@ from aeris.data.disk import write_whole
 from aeris.data.store import Store
 from aeris.errors import ConfigurationError
 from aeris.model.config import ModelConfig
-from aeris.model.presets import SamplingRecipe, TrainingRecipe, check_solver
+from aeris.model.presets import Crps, SamplingRecipe, TrainingRecipe, check_solver
 from aeris.run import Run
 from aeris.swipe import Layout
 from aeris.training.start import Start, check_teacher
@@ -88,6 +88,8 @@ def configure(
             f"The store runs from {store.times[0]} to {store.times[-1]}",
             "Choose a period inside it",
         )
+    if isinstance(recipe.objective, Crps):
+        _check_rollouts(recipe, recipe.objective, sampling, store, period)
     ends = tuple(None if end is None else str(end) for end in (period.start, period.stop))
     identity = store.statistics.id
     return Configuration(model, recipe, sampling, steps, batch, micro_batch, ends, precision, seed, identity, start)  # type: ignore[arg-type]
@@ -103,6 +105,23 @@ def _check_sizes(steps: int, batch: int, micro_batch: int, precision: str) -> No
         raise ConfigurationError(f"micro_batch={micro_batch}", f"It divides the batch of {batch}", f"Use one of {fits}")
     if precision not in ("bfloat16", "float32", "float64"):
         raise ConfigurationError(f"precision={precision!r}", "It is 'bfloat16', 'float32' or 'float64'", "Use 'bfloat16'")
+
+
+def _check_rollouts(recipe: TrainingRecipe, objective: Crps, sampling: SamplingRecipe, store: Store, period: slice) -> None:
+    longest = max(objective.lengths)
+    if not len(store.pairs(period, longest)):
+        fits = [steps for steps in range(1, longest) if len(store.pairs(period, steps))]
+        raise ConfigurationError(
+            f"period={period} holds no {longest + 1} states that follow each other {store.interval} apart",
+            f"A rollout of {longest} steps runs from the first of them to the last, across no gap and no end of the period",
+            f"Choose a longer period, or a curriculum of at most {fits[-1]} lengths",
+        )
+    if sampling.noise[0] < recipe.noise[0] or sampling.noise[1] > recipe.noise[1]:
+        raise ConfigurationError(
+            f"The sampler that is tuned has noise={sampling.noise}, the recipe {recipe.noise}",
+            "A sampler stays inside the noise range of the training",
+            f"Use a recipe with noise={(min(sampling.noise[0], recipe.noise[0]), max(sampling.noise[1], recipe.noise[1]))}",
+        )
 
 
 def _check_model(model: ModelConfig, store: Store) -> None:

@@ -19,11 +19,12 @@ from torch import Tensor
 from aeris.device import Device
 from aeris.diffusion import noise, trigflow
 from aeris.model.fields import Fields
-from aeris.model.presets import Consistency
+from aeris.model.presets import Consistency, Crps
 from aeris.swipe import Pass, Pipeline
 from aeris.training.batches import Batch
 from aeris.training.configuration import Configuration
 from aeris.training.consistency import ConsistencyTraining
+from aeris.training.fine_tuning import CrpsTraining
 
 
 class Objective(Protocol):
@@ -87,7 +88,10 @@ def objective_of(configuration: Configuration, fields: Fields, pipeline: Pipelin
     Raises:
         CheckpointError: It needs a teacher, which has gone or holds other weights by now.
     """
+    objective = configuration.recipe.objective
+    if isinstance(objective, Crps):
+        return CrpsTraining(configuration, fields, pipeline)
     diffusion = DiffusionTraining(configuration, fields, pipeline)
-    if isinstance(configuration.recipe.objective, Consistency):
+    if isinstance(objective, Consistency):
         return ConsistencyTraining(configuration, fields, pipeline, device, diffusion.draw)
     return diffusion
