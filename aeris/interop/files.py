@@ -6,6 +6,7 @@ reader, which knows tensors and plain containers and runs nothing that the file 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ def _read_torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except UnpicklingError as error:
-        asked = str(error).partition("WeightsUnpickler error:")[2].strip().splitlines()
+        asked = re.findall(r"GLOBAL ([\w.]+)", str(error))
         raise CheckpointError(
             f"{path} asks for more than tensors and plain containers{f': {asked[0]}' if asked else ''}",
             "Nothing is run from a file of weights",
@@ -217,7 +218,7 @@ class Settings:
         """Rows and columns, given as two numbers or as one for both."""
         value = self.get(name, object)
         both: list[Any] = value if isinstance(value, list) else [value, value]
-        if len(both) != 2 or not all(isinstance(side, int) and side > 0 for side in both):
+        if len(both) != 2 or not all(type(side) is int and side > 0 for side in both):
             raise CheckpointError(f"{self.path} has {name}={value!r}", "It is rows and columns", "Copy the configuration again")
         return both[0], both[1]
 

@@ -99,6 +99,11 @@ class SwiftConfig:
         """Rows and columns of a window, in patches."""
         return self.window[0] // self.patch[0], self.window[1] // self.patch[1]
 
+    @property
+    def grain(self) -> int:
+        """Pixels of a quadrant that ranks do not part: a row of patches."""
+        return self.patch[0] * self.window[1] // 2
+
     def shifted(self, block: int) -> bool:
         """Whether a block works on the shifted partition."""
         return block % 2 == 1

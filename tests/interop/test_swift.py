@@ -158,7 +158,7 @@ def random_input() -> Tensor:
 def test_our_network_gives_what_a_straightforward_one_gives(folder, planet, t, hours):
     x = random_input()
     expected = straightforward(tensors(), x, t, hours)
-    assert 0.3 < expected.std() < 3
+    assert 0.3 < expected.std() < 5
     loaded = aeris.load("swift", path=folder, static=planet, rows="north", interval=f"{hours}h")
     assert_same(velocity(loaded, x, t), expected)
     assert loaded.interval == np.timedelta64(hours, "h")
