@@ -15,6 +15,7 @@ from earth import TIMES, assert_same, dataset, write_configuration, write_statis
 from torch import Tensor
 
 import aeris
+from aeris.cli import main
 from aeris.data.forcing import toa_incident_solar_radiation
 from aeris.data.states import stack
 from aeris.data.variables import RADIATION, STATIC, state_channels
@@ -257,6 +258,34 @@ def test_a_forecast_equals_heuns_method_on_whole_fields(folder, planet, tmp_path
     in_memory = aeris.load("swift", path=folder, static=planet)
     again = aeris.forecast(in_memory, planet, TIMES[:1], 2, out=tmp_path / "g.zarr", **given)
     assert again.drop_attrs().equals(fc.drop_attrs())
+
+
+def test_the_command_writes_a_checkpoint_that_holds_the_same(folder, planet, tmp_path, capsys):
+    planet[list(STATIC)].to_zarr(tmp_path / "planet.zarr", zarr_format=3, consolidated=False)
+    words = [
+        "import",
+        "swift",
+        str(folder),
+        "--static",
+        str(tmp_path / "planet.zarr"),
+        "--out",
+        str(tmp_path / "swift"),
+        "--interval",
+        "12h",
+    ]
+    assert main(words) == 0 and "wrote" in capsys.readouterr().out
+    written, loaded = Checkpoint.open(tmp_path / "swift"), aeris.load("swift", path=folder, static=planet, interval="12h")
+    for name in ("model", "training", "sampling", "interval", "statistics", "images"):
+        assert getattr(written, name) == getattr(loaded, name), name
+    found, expected = written.tensors("average"), loaded.tensors("average")
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+    np.testing.assert_array_equal(written.geography.static[STATIC[1]], planet[STATIC[1]].values)
+
+
+def test_engines_are_not_sent_what_is_in_memory_alone(folder, planet):
+    loaded = aeris.load("swift", path=folder, static=planet)
+    with pytest.raises(ConfigurationError, match=r"in this process's memory.*aeris\.load\(\.\.\., out="):
+        aeris.Cluster.forecast(None, loaded, planet, TIMES[:1])
 
 
 def test_a_model_by_diffusion_is_sampled_as_there(folder, planet):

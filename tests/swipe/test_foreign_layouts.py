@@ -23,7 +23,7 @@ from aeris.training.checkpoint import Checkpoint, build, save
 
 SIZES = {"grid": (16, 32), "dim": 32, "depth": 4, "heads": 8, "window": (8, 8)}
 TELLING = [Layout(pp=2, sp=4), Layout(dp=2, wp=(2, 2)), Layout(pp=2, wp=(1, 2), sp=2)]
-OTHERS = [Layout(sp=8), Layout(pp=6, sp=4), Layout(pp=2, wp=(1, 2), sp=8, schedule="interleaved_1f1b"), Layout(wp=(2, 1), sp=4)]
+OTHERS = [Layout(sp=8), Layout(pp=4, sp=4), Layout(pp=2, wp=(1, 2), sp=8, schedule="interleaved_1f1b"), Layout(wp=(2, 1), sp=4)]
 
 
 @pytest.fixture(scope="module", params=["swift", "aeris-gb"])
