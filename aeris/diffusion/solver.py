@@ -1,4 +1,5 @@
-"""Samplers of the TrigFlow probability-flow equation: Heun in the angle, DPM-Solver++(2S) and (2M), and churn that keeps the marginals.
+"""Samplers of the TrigFlow probability-flow equation: Heun in the angle, DPM-Solver++(2S) and (2M), and churn that keeps the marginals; and
+the jumps of consistency models.
 
 A sampler does not call the network: it is a generator that yields (x, angle) and is sent the velocity there, so that whoever drives
 it may keep several on the way at once.
@@ -37,7 +38,7 @@ def angles(steps: int, noise: tuple[float, float], rho: float) -> list[float]:
     if math.isinf(rho):
         return [math.atan(noise[1] * (noise[0] / noise[1]) ** (k / (steps - 1))) for k in range(steps)] + [0.0]
     low, high = (value ** (1 / rho) for value in noise)
-    return [math.atan((high + k / (steps - 1) * (low - high)) ** rho) for k in range(steps)] + [0.0]
+    return [math.atan((high + k / max(1, steps - 1) * (low - high)) ** rho) for k in range(steps)] + [0.0]
 
 
 def sampler(x_B: Tensor, recipe: SamplingRecipe, noise: Callable[[int], Tensor] | None = None) -> Sampler:
@@ -46,11 +47,35 @@ def sampler(x_B: Tensor, recipe: SamplingRecipe, noise: Callable[[int], Tensor] 
     Args:
         x_B: Standard normal noise, the start.
         recipe: Levels, solver and churn.
-        noise: Fresh standard normal noise for the step of this number; needed where the recipe churns.
+        noise: Fresh standard normal noise for the step of this number; needed where the recipe churns, and by consistency models
+            of more than one step.
 
     Returns:
         A generator that returns clean samples, shaped as `x_B`.
     """
+    if recipe.solver == "consistency":
+        return jumps(x_B, angles(recipe.steps, recipe.noise, recipe.rho)[:-1], noise)
+    return _steps(x_B, recipe, noise)
+
+
+def jumps(x_B: Tensor, levels: list[float], noise: Callable[[int], Tensor] | None = None) -> Sampler:
+    """Jumps of a consistency model to the sample, and back to less noise each time (arXiv 2303.01469, algorithm 1).
+
+    Args:
+        x_B: Standard normal noise, the start.
+        levels: Falling angles.
+        noise: Fresh noise for the jump of this number, from the second on.
+    """
+    clean = denoise(x_B, (yield x_B, levels[0]), full(levels[0], x_B))
+    for number, t in enumerate(levels[1:], start=1):
+        assert noise is not None
+        x_B = math.cos(t) * clean + math.sin(t) * noise(number)
+        clean = denoise(x_B, (yield x_B, t), full(t, x_B))
+    return clean
+
+
+def _steps(x_B: Tensor, recipe: SamplingRecipe, noise: Callable[[int], Tensor] | None) -> Sampler:
+    """Steps of a solver along the equation, the last to the clean sample."""
     solvers: dict[str, Step] = {"heun": heun_step, "dpm2s": dpm2s_step, "dpm2m": Dpm2mStep()}
     step = solvers[recipe.solver]
     levels = angles(recipe.steps, recipe.noise, recipe.rho)

@@ -116,7 +116,8 @@ class Forecaster:
             keys = [noise.key(seed, purpose, lead, seconds, member, *place) for member in ensemble.members]
             return fields.masked(noise.normals(keys, fields.ids, len(fields.channels), fields.dtype))
 
-        following = solver.sampler(draw("sampling noise"), self.recipe, lambda number: draw("churn", number))
+        again = "second noise" if self.recipe.solver == "consistency" else "churn"
+        following = solver.sampler(draw("sampling noise"), self.recipe, lambda number: draw(again, number))
         try:
             x, _ = next(following)
             while True:
@@ -129,9 +130,10 @@ class Forecaster:
 
 def _check_noise(recipe: SamplingRecipe, checkpoint: Checkpoint) -> None:
     low, high = checkpoint.training.noise
-    if recipe.noise[0] < low or recipe.noise[1] > high:
+    first, last = recipe.noise[1], recipe.noise[1] if recipe.steps == 1 else recipe.noise[0]
+    if last < low or first > high:
         raise ConfigurationError(
-            f"The sampler's tan t runs from {recipe.noise[1]} to {recipe.noise[0]}, the network was trained from {high} to {low}",
+            f"The sampler's tan t runs from {first} to {last}, the network was trained from {high} to {low}",
             "A sampler stays inside the noise range of the training",
             f"Use noise=({max(low, recipe.noise[0])}, {min(high, recipe.noise[1])})",
         )

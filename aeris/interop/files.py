@@ -21,7 +21,7 @@ from torch import Tensor
 
 from aeris.errors import CheckpointError
 
-T = TypeVar("T")
+Value = TypeVar("Value")
 
 CONFIGURATIONS = (".hydra/config.yaml", "config.yaml")
 """Where the configuration of a training stands, in its folder."""
@@ -189,7 +189,7 @@ class Settings:
             raise CheckpointError(f"{path} holds no sections", "A configuration has sections such as model", "Copy it again")
         return cls(path, content)
 
-    def get(self, name: str, kind: type[T], default: T | None = None) -> T:
+    def get(self, name: str, kind: type[Value], default: Value | None = None) -> Value:
         """One value.
 
         Args:

@@ -11,6 +11,7 @@ window up and one down make the same windows.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,10 +28,17 @@ from aeris.interop.files import Settings, check_tensors, read_file, state_of
 from aeris.interop.foreign import Flavour, Foreign, Rows
 from aeris.interop.surroundings import read_geography, read_statistics
 from aeris.interop.swift import SwiftConfig
+from aeris.model import presets
 from aeris.model.presets import SamplingRecipe, TrainingRecipe
 from aeris.model.quadrants import to_tokens
 
 KINDS: dict[Flavour, tuple[str, ...]] = {"ema": ("ema",), "net": ("net",)}
+CONSISTENT = ("SCMLoss", "CRPSLoss")
+"""Losses of consistency models, by which they are trained and fine-tuned."""
+
+PURE = math.tan(math.pi / 2)
+"""Tangent of the angle of pure noise, a right one to rounding, at which consistency models are called there."""
+
 UNUSED = ("logvar_embed.",)
 """A variance that weighted the loss."""
 
@@ -91,14 +99,14 @@ def read(
     hours = _hours(interval, settings)
     model = _model(settings, geography.grid.shape, hours)
     found = state_of(read_file(file), KINDS[weights], file)
-    noise = settings.get("loss.noise.sigma_min", float, 0.02), settings.get("loss.noise.sigma_max", float, 200.0)
+    training, sampling = _recipes(settings)
     return Foreign(
         model=model,
         tensors=_convert(found, file, model, forcings, rows),
         statistics=read_statistics(folder, model.channels, model.forcings, hours, residual_mean=False),
         geography=geography,
-        training=TrainingRecipe(noise=noise),
-        sampling=_sampling(settings, noise),
+        training=training,
+        sampling=sampling,
         interval=np.timedelta64(hours * 3600, "s"),
         images=1000 * _number(file),
     )
@@ -169,9 +177,15 @@ def _model(settings: Settings, grid: tuple[int, int], hours: int) -> SwiftConfig
     )
 
 
-def _sampling(settings: Settings, noise: tuple[float, float]) -> SamplingRecipe:
-    """One call for consistency models, twenty levels evenly spaced in the logarithm for those that were trained by diffusion."""
-    return SamplingRecipe(solver="heun", steps=20, noise=noise, rho=float("inf"))
+def _recipes(settings: Settings) -> tuple[TrainingRecipe, SamplingRecipe]:
+    """One call at pure noise for consistency models, twenty levels evenly spaced in the logarithm for those trained by diffusion."""
+    low, high = settings.get("loss.noise.sigma_min", float, 0.02), settings.get("loss.noise.sigma_max", float, 200.0)
+    trained = settings.get("loss._target_", str).rpartition(".")[2]
+    if trained == "TrigFlowLoss":
+        return TrainingRecipe(noise=(low, high)), SamplingRecipe(solver="heun", steps=20, noise=(low, high), rho=float("inf"))
+    if trained not in CONSISTENT:
+        settings.refuse("loss._target_", trained, f"A model was trained by TrigFlowLoss, {' or '.join(CONSISTENT)}")
+    return TrainingRecipe(noise=(low, PURE)), presets.sampling_consistency(largest=PURE)
 
 
 def _convert(found: Mapping[str, Tensor], file: Path, model: SwiftConfig, forcings: tuple[str, ...], rows: Rows) -> dict[str, Tensor]:

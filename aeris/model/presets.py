@@ -7,6 +7,7 @@ exact dimensions are not public.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -68,15 +69,15 @@ class SamplingRecipe:
     """How an ensemble member is drawn.
 
     Attributes:
-        solver: Heun in the angle, DPM-Solver++(2S), or DPM-Solver++(2M).
-        steps: Number of noise levels; a sample costs 2·steps − 1 network calls, with (2M) `steps`.
+        solver: Heun in the angle, DPM-Solver++(2S), or DPM-Solver++(2M); for consistency models their own.
+        steps: Number of noise levels; a sample costs 2·steps − 1 network calls, with (2M) and consistency models `steps`.
         noise: Smallest and largest tan t of the levels.
         rho: Curvature of the levels between them; with infinity they are evenly spaced in the logarithm.
         churn: Fraction by which tan t is raised before a step, spread over the steps; 0 is off.
         churn_range: Values of tan t between which churn acts.
     """
 
-    solver: Literal["heun", "dpm2s", "dpm2m"] = "dpm2m"
+    solver: Literal["heun", "dpm2s", "dpm2m", "consistency"] = "dpm2m"
     steps: int = 7
     noise: tuple[float, float] = (0.1, 200.0)
     rho: float = 10.0
@@ -84,16 +85,21 @@ class SamplingRecipe:
     churn_range: tuple[float, float] = (0.0, float("inf"))
 
     def __post_init__(self) -> None:
-        if self.steps < 2:
-            raise ConfigurationError(f"steps={self.steps}", "A sampler needs at least two noise levels", "Use for example 10")
+        least = 1 if self.solver == "consistency" else 2
+        if self.steps < least:
+            raise ConfigurationError(
+                f"steps={self.steps}", f"This sampler needs at least {least} noise level{'s' * (least > 1)}", "Use for example 10"
+            )
         if not 0 < self.noise[0] < self.noise[1]:
             raise ConfigurationError(f"noise={self.noise}", "tan t falls from a larger to a smaller positive value", "Use (0.2, 500)")
-        if self.solver not in ("heun", "dpm2s", "dpm2m"):
-            raise ConfigurationError(f"solver={self.solver!r}", "A sampler is 'heun', 'dpm2s' or 'dpm2m'", "Use 'dpm2m'")
-        if self.solver == "dpm2m" and self.churn:
+        if self.solver not in ("heun", "dpm2s", "dpm2m", "consistency"):
             raise ConfigurationError(
-                f"solver='dpm2m' with churn={self.churn}",
-                "The multistep solver extrapolates along one path, and churn leaves it",
+                f"solver={self.solver!r}", "A sampler is 'heun', 'dpm2s', 'dpm2m' or 'consistency'", "Use 'dpm2m' for a diffusion model"
+            )
+        if self.solver in ("dpm2m", "consistency") and self.churn:
+            raise ConfigurationError(
+                f"solver={self.solver!r} with churn={self.churn}",
+                "The multistep solver extrapolates along one path, which churn leaves; a consistency model draws new noise at every level",
                 "Use churn=0, or 'dpm2s'",
             )
 
@@ -181,3 +187,17 @@ def sampling_24h() -> SamplingRecipe:
 def sampling_6h() -> SamplingRecipe:
     """The paper's sampler for the 6 h model, the same as for 24 h."""
     return sampling_24h()
+
+
+SECOND_ANGLE = 1.1
+"""Angle in radians of the second call of a consistency model (Swift, arXiv 2509.25631)."""
+
+
+def sampling_consistency(steps: int = 1, largest: float = SamplingRecipe.noise[1]) -> SamplingRecipe:
+    """The sampler of a consistency model: one network call from pure noise, and more from levels of noise below it.
+
+    Args:
+        steps: Number of network calls; the last of two or more is made at an angle of 1.1 radians.
+        largest: Largest tan t that the network was trained on.
+    """
+    return SamplingRecipe(solver="consistency", steps=steps, noise=(math.tan(SECOND_ANGLE), largest))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from aeris.data.variables import RADIATION, STATIC, state_channels
 from aeris.diffusion import noise
 from aeris.errors import CheckpointError, ConfigurationError, DataError
 from aeris.interop.swift import SwiftConfig
-from aeris.model.presets import SamplingRecipe
+from aeris.model.presets import SamplingRecipe, sampling_consistency
 from aeris.model.quadrants import to_pixels, to_tokens
 from aeris.training.checkpoint import Checkpoint, build, load_weights
 
@@ -211,8 +212,28 @@ def test_tensors_alone_are_read_from_safetensors(folder, planet):
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def straightforward_forecast(folder: Path, planet, steps: int, levels: int, seed: int, member: int) -> np.ndarray:
-    """Heun's method on whole fields, with the noise that the forecast draws: states ``(steps, C, H, W)``."""
+def heun(velocity: Callable[[Tensor, float], Tensor], draw: Callable[..., Tensor]) -> Tensor:
+    """Three levels from 200 to 0.02."""
+    x, angles = draw("sampling noise"), [math.atan(200 * 1e-4 ** (k / 2)) for k in range(3)]
+    for s, t in pairwise(angles):
+        here = velocity(x, s)
+        x = x + (t - s) * (here + velocity(x + (t - s) * here, t)) / 2
+    return math.cos(angles[-1]) * x - math.sin(angles[-1]) * velocity(x, angles[-1])
+
+
+def one_call(velocity: Callable[[Tensor, float], Tensor], draw: Callable[..., Tensor]) -> Tensor:
+    return -velocity(draw("sampling noise"), math.pi / 2)
+
+
+def two_calls(velocity: Callable[[Tensor, float], Tensor], draw: Callable[..., Tensor]) -> Tensor:
+    x, first = draw("sampling noise"), math.atan(200)
+    x = math.cos(first) * x - math.sin(first) * velocity(x, first)
+    x = math.cos(1.1) * x + math.sin(1.1) * draw("second noise", 1)
+    return math.cos(1.1) * x - math.sin(1.1) * velocity(x, 1.1)
+
+
+def straightforward_forecast(folder: Path, planet, steps: int, sampler: Callable[..., Tensor], seed: int, member: int) -> np.ndarray:
+    """A sampler on whole fields, with the noise that the forecast draws: states ``(steps, C, H, W)``."""
     files = {name: np.load(folder / f"normalize_{name}.npz") for name in ("mean", "std", "diff_std_6")}
     mean, std, spread = (torch.tensor([float(file[name][0]) for name in CHANNELS]) for file in files.values())
     state = torch.from_numpy(stack(planet.isel(time=[0]), CHANNELS)).movedim(1, -1)
@@ -224,18 +245,17 @@ def straightforward_forecast(folder: Path, planet, steps: int, levels: int, seed
     def velocity(x: Tensor, t: float) -> Tensor:
         return straightforward(tensors(), torch.cat([x, condition], -1).flip(1), t).flip(1)  # their rows run from the south
 
-    angles = [math.atan(math.exp(math.log(200) + k / (levels - 1) * (math.log(0.02) - math.log(200)))) for k in range(levels)]
     time, step, reached = TIMES[0], np.timedelta64(6, "h"), []
-    for lead in range(1, steps + 1):
+
+    def draw(purpose: str, *place: int) -> Tensor:
+        start = int(TIMES[0].astype("datetime64[s]").astype(int))
+        keys = [noise.key(seed, purpose, len(reached) + 1, start, member, *place)]
+        return noise.normals(keys, torch.arange(ROWS * COLUMNS).view(ROWS, COLUMNS), len(CHANNELS))
+
+    for _ in range(steps):
         sun = toa_incident_solar_radiation(np.array([time]), planet.latitude.values, planet.longitude.values)
         condition = torch.cat([(state - mean) / std, given(RADIATION, sun), *(given(name, planet[name].values) for name in STATIC)], -1)
-        key = noise.key(seed, "sampling noise", lead, int(TIMES[0].astype("datetime64[s]").astype(int)), member)
-        x = noise.normals([key], torch.arange(ROWS * COLUMNS).view(ROWS, COLUMNS), len(CHANNELS))
-        for s, t in pairwise(angles):
-            here = velocity(x, s)
-            x = x + (t - s) * (here + velocity(x + (t - s) * here, t)) / 2
-        x = math.cos(angles[-1]) * x - math.sin(angles[-1]) * velocity(x, angles[-1])
-        state, time = state + x * spread, time + step
+        state, time = state + sampler(velocity, draw) * spread, time + step
         reached.append(state[0].movedim(-1, 0).numpy())
     return np.stack(reached)
 
@@ -245,13 +265,21 @@ def states_of(fc, member: int) -> np.ndarray:
     return stack(one, CHANNELS)
 
 
-def test_a_forecast_equals_heuns_method_on_whole_fields(folder, planet, tmp_path):
-    recipe = SamplingRecipe(solver="heun", steps=3, noise=(0.02, 200.0), rho=float("inf"))
+@pytest.mark.parametrize(
+    ("loss", "recipe", "sampler"),
+    [
+        ("TrigFlowLoss", SamplingRecipe(solver="heun", steps=3, noise=(0.02, 200.0), rho=math.inf), heun),
+        ("SCMLoss", None, one_call),
+        ("CRPSLoss", sampling_consistency(2), two_calls),
+    ],
+)
+def test_a_forecast_equals_a_sampler_on_whole_fields(folder, planet, tmp_path, loss, recipe, sampler):
+    write_configuration(folder, configuration(loss))
     given = {"lead": "12h", "seed": 5, "batch": 2, "sampling": recipe, "precision": "float32", "progress": False}
     loaded = aeris.load("swift", path=folder, static=planet, out=tmp_path / "written")
     fc = aeris.forecast(loaded, planet, TIMES[:1], 2, out=tmp_path / "f.zarr", **given)
     for member in range(2):
-        expected, found = straightforward_forecast(folder, planet, 2, 3, 5, member), states_of(fc, member)
+        expected, found = straightforward_forecast(folder, planet, 2, sampler, 5, member), states_of(fc, member)
         scale = (expected[1] - expected[0]).std(axis=(1, 2))[:, None, None]
         assert (np.abs(found - expected) / scale).max() < 2e-3
         assert (np.abs(found - expected) / scale).mean() < 1e-4
@@ -305,6 +333,7 @@ class TestRefusals:
             ("model", "shift_size", [1, 1]),
             ("precond", "_target_", "swift.models.precond.EDMPrecond"),
             ("precond", "sigma_data", 0.5),
+            ("loss", "_target_", "swift.training.loss.MSELoss"),
         ],
     )
     def test_other_networks(self, folder, planet, section, name, value):
