@@ -127,6 +127,14 @@ def _check_foreign(name: str, path: str | Path | None, interval: object, rows: s
         raise ConfigurationError(
             f"aeris.load({name!r}) without path", "Weights of others do not come with the package", f"Use aeris.load({name!r}, path=FOLDER)"
         )
+    if not Path(path).exists():
+        raise ConfigurationError(f"path={str(path)!r} is not there", "Weights of others are read from a folder or a file", "Name it whole")
+    if (Path(path) / "manifest.json").is_file():
+        raise ConfigurationError(
+            f"{path} is a checkpoint of this package",
+            "Weights of others are in the files of others",
+            f"Give {str(path)!r} to aeris.forecast",
+        )
     if name == "aeris-gb" and interval is not None:
         raise ConfigurationError(f"interval={interval!r}", "A model of AERIS-GB has one step, that of its configuration", "Leave it out")
     if rows not in (None, "north", "south"):

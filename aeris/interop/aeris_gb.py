@@ -77,7 +77,7 @@ def read(path: Path, static: xr.Dataset | str | Path | None, rows: Rows = "north
     folder = path if path.is_dir() else path.parent
     settings = Settings.read(folder)
     geography = read_geography(static, _forcings(settings), 90.0 if rows == "north" else -90.0)
-    model = _model(settings, geography.grid.shape, rows)
+    model = dimensions(settings, geography.grid.shape, rows)
     stages, images = _stages(path, settings, weights)
     hours = settings.get("model.interval", int)
     noise = settings.get("model.sigma_min", float), settings.get("model.sigma_max", float)
@@ -98,8 +98,17 @@ def _forcings(settings: Settings) -> tuple[str, ...]:
     return (RADIATION, *STATIC) if enhanced else ()
 
 
-def _model(settings: Settings, grid: tuple[int, int], rows: Rows) -> ModelConfig:
-    """The network's dimensions, with the choices of that code."""
+def dimensions(settings: Settings, grid: tuple[int, int], rows: Rows) -> ModelConfig:
+    """The network's dimensions, with the choices of that code.
+
+    Args:
+        settings: The configuration of its training.
+        grid: Rows and columns, one pole row left out.
+        rows: Which row came first in its training data.
+
+    Raises:
+        CheckpointError: A setting is missing, or asks for another network.
+    """
     _refuse_other_networks(settings)
     dim, heads = settings.get("model.dim", int), settings.get("model.heads", int)
     if heads * settings.get("model.head_dim", int) != dim:

@@ -134,6 +134,8 @@ def start_run(path: Path, configuration: Configuration, store: Store, layout: La
 
 
 def _check_same(path: Path, asked: dict[str, Any], found: dict[str, Any]) -> None:
+    # A run of an older version lacks what was added since; it had the defaults.
+    found = {**found, "model": json.loads(json.dumps(asdict(ModelConfig(**found["model"]))))}
     differing = [name for name in asked if asked[name] != found.get(name)]
     if differing:
         name = differing[0]

@@ -44,9 +44,11 @@ def test_a_name_that_is_not_there_is_refused_with_those_that_are():
     ("given", "match"),
     [
         ({}, "without path"),
-        ({"path": "there", "interval": "6h"}, "has one step"),
-        ({"path": "there", "rows": "up"}, "rows='up'"),
-        ({"path": "there", "weights": "best"}, "weights='best'"),
+        ({"path": "nowhere"}, "'nowhere' is not there"),
+        ({"path": BUNDLED["demo"]}, "is a checkpoint of this package"),
+        ({"path": ".", "interval": "6h"}, "has one step"),
+        ({"path": ".", "rows": "up"}, "rows='up'"),
+        ({"path": ".", "weights": "best"}, "weights='best'"),
     ],
 )
 def test_arguments_that_do_not_go_with_weights_of_others_are_refused(given, match):

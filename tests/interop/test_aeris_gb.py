@@ -20,6 +20,9 @@ from aeris.data.states import stack
 from aeris.data.variables import RADIATION, SEA, STATIC, state_channels
 from aeris.diffusion import noise
 from aeris.errors import CheckpointError, DataError, StoreError
+from aeris.interop import aeris_gb
+from aeris.interop.files import Settings
+from aeris.model import presets
 from aeris.model.presets import SamplingRecipe
 from aeris.model.quadrants import to_pixels, to_tokens
 from aeris.training.checkpoint import build, load_weights
@@ -209,6 +212,17 @@ def test_the_6h_model_and_the_order_of_the_figure(tmp_path, planet):
     loaded, x = aeris.load("aeris-gb", path=tmp_path, static=planet), random_input(142)
     assert_same(velocity(loaded, x, 0.4), straightforward(stage_tensors(69, 3), x, 0.4, False))
     assert loaded.interval == np.timedelta64(6, "h") and loaded.images == 1_331_000
+
+
+def test_published_settings_give_the_models_of_the_paper(tmp_path):
+    sizes = {"dim": 1536, "heads": 12, "head_dim": 128, "mlp_dim": 6144, "PP_stages": 10, "sublayers": 3}
+    write_configuration(tmp_path, configuration(**sizes, window_size=[60, 60]))
+    found = aeris_gb.dimensions(Settings.read(tmp_path), presets.GLOBE, "north")
+    assert found == presets.snapshot(presets.aeris_1_3b())
+    hurricane = {"enhanced_channels3": True, "enhanced_channels4": False, "interval": 6}
+    write_configuration(tmp_path, configuration(**sizes, window_size=[30, 30], **hurricane))
+    found = aeris_gb.dimensions(Settings.read(tmp_path), presets.GLOBE, "north")
+    assert found == presets.snapshot(presets.aeris_1_3b_6h())
 
 
 def test_average_and_weights_are_told_apart(folder, planet):
