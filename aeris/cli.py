@@ -18,32 +18,44 @@ from typing import Annotated, Any, Literal, Optional
 import tyro
 from tyro.extras import SubcommandApp
 
-from aeris.errors import AerisError
+from aeris.errors import AerisError, ConfigurationError
 from aeris.model.config import ModelConfig
-from aeris.model.presets import SamplingRecipe, TrainingRecipe
+from aeris.model.presets import Consistency, SamplingRecipe, TrainingRecipe
 from aeris.swipe import Layout
 
 Preset = Literal["tiny", "small", "aeris_1_3b", "aeris_1_3b_6h", "aeris_13b", "aeris_26b", "aeris_40b", "aeris_80b"]
-Recipe = Literal["default", "24h", "6h"]
+Recipe = Literal["default", "24h", "6h", "consistency", "distillation"]
 Precision = Literal["bfloat16", "float32", "float64"]
 
 
-def _changes_of(config: type) -> type:
-    """A dataclass like `config` in which every field may be left out."""
-    fields = [(field.name, Optional[field.type], None) for field in dataclasses.fields(config)]  # noqa: UP045
+def _changes_of(config: type, without: str = "") -> type:
+    """A dataclass like `config` in which every field may be left out, and one is not there."""
+    fields = [(field.name, Optional[field.type], None) for field in dataclasses.fields(config) if field.name != without]  # noqa: UP045
     made = dataclasses.make_dataclass(f"{config.__name__}Changes", fields, frozen=True)
     made.__doc__, made.__module__ = config.__doc__, config.__module__
     return made
 
 
 ModelChanges = _changes_of(ModelConfig)
-TrainingChanges = _changes_of(TrainingRecipe)
+TrainingChanges = _changes_of(TrainingRecipe, without="objective")
+ConsistencyChanges = _changes_of(Consistency, without="kind")
 SamplingChanges = _changes_of(SamplingRecipe)
 
 
 def _given(changes: Any) -> dict[str, Any]:
     """The fields that were given."""
     return {field.name: value for field in dataclasses.fields(changes) if (value := getattr(changes, field.name)) is not None}
+
+
+def _changed(objective: Any, kind: type, given: dict[str, Any]) -> Any:
+    """An objective with changes to those of one kind."""
+    if given and not isinstance(objective, kind):
+        raise ConfigurationError(
+            f"--{kind.__name__.lower()}.{next(iter(given))} with a recipe for {objective.kind}",
+            "It changes another objective than the recipe's",
+            f"Leave it out, or use --recipe {kind.__name__.lower()}",
+        )
+    return dataclasses.replace(objective, **given)
 
 
 def demo(out: Path = Path("demo"), steps: int = 700, seed: int = 0, lead: str = "24h") -> None:
@@ -127,8 +139,10 @@ def train(
     seed: int = 0,
     checkpoint_every: int = 500,
     recipe: Recipe = "default",
+    start: Path | None = None,
     model: ModelChanges = ModelChanges(),  # type: ignore[valid-type]  # noqa: B008
     training: TrainingChanges = TrainingChanges(),  # type: ignore[valid-type]  # noqa: B008
+    consistency: ConsistencyChanges = ConsistencyChanges(),  # type: ignore[valid-type]  # noqa: B008
     sampling: SamplingChanges = SamplingChanges(),  # type: ignore[valid-type]  # noqa: B008
     layout: Layout = Layout(),  # noqa: B008
 ) -> None:
@@ -145,17 +159,24 @@ def train(
         precision: Dtype of the activations.
         seed: Seed of weights, data order and noise.
         checkpoint_every: Steps between checkpoints.
-        recipe: Recipe to start from: the default suits small models, 24h and 6h are the paper's.
+        recipe: Recipe to change: the default suits small models, 24h and 6h are the paper's; consistency trains a model of one or two
+            calls, distillation makes one of the diffusion model that it starts from.
+        start: Run or checkpoint of the same network, from whose averaged weights to begin; left out, they are random.
         model: Changes to the preset.
         training: Changes to the recipe's training.
+        consistency: Changes to the objective of the recipes consistency and distillation.
         sampling: Changes to the recipe's sampling.
         layout: How the processes of ``torchrun`` share the work.
     """
     import aeris
     from aeris.model import presets
 
-    base_training = {"default": TrainingRecipe, "24h": presets.training_24h, "6h": presets.training_6h}[recipe]()
-    base_sampling = {"default": SamplingRecipe, "24h": presets.sampling_24h, "6h": presets.sampling_6h}[recipe]()
+    makes = {"default": TrainingRecipe, "24h": presets.training_24h, "6h": presets.training_6h}
+    makes |= {"consistency": presets.consistency, "distillation": presets.distillation}
+    base = makes[recipe]()
+    made = dataclasses.replace(base, objective=_changed(base.objective, Consistency, _given(consistency)), **_given(training))
+    paper = {"24h": presets.sampling_24h, "6h": presets.sampling_6h}
+    suggested = paper[recipe]() if recipe in paper else presets.sampling_for(made)
     run = aeris.train(
         getattr(presets, preset)(**_given(model)),
         data,
@@ -167,9 +188,10 @@ def train(
         precision=precision,
         seed=seed,
         checkpoint_every=checkpoint_every,
-        recipe=dataclasses.replace(base_training, **_given(training)),
-        sampling=dataclasses.replace(base_sampling, **_given(sampling)),
+        recipe=made,
+        sampling=dataclasses.replace(suggested, **_given(sampling)),
         layout=layout,
+        start=start,
     )
     print(run)
 

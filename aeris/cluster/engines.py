@@ -34,6 +34,7 @@ from aeris.run import Run
 from aeris.swipe import Layout
 from aeris.training.checkpoint import Checkpoint
 from aeris.training.configuration import start_run
+from aeris.training.start import starting_point
 from aeris.training.state import ask
 from aeris.training.trainer import configuration_of
 
@@ -414,6 +415,7 @@ class Cluster:
         layout: Layout | None = None,
         checkpoint_every: int = 500,
         restarts: int = 0,
+        start: str | Path | Run | Checkpoint | None = None,
     ) -> ClusterRun:
         """Trains on the engines; as `aeris.train`, and returns at once.
 
@@ -434,6 +436,7 @@ class Cluster:
             layout: How engines share the work, one rank an engine; None makes every engine a data replica.
             checkpoint_every: As for `aeris.train`.
             restarts: How often to go on from the last checkpoint after an engine has gone.
+            start: As for `aeris.train`.
 
         Raises:
             ClusterError: Another job is running.
@@ -442,7 +445,8 @@ class Cluster:
         store = data if isinstance(data, Store) else Store.open(data)
         layout = layout or Layout(dp=self.engines)
         self._check_free(layout)
-        configuration = configuration_of(model, store, steps, batch, micro_batch, period, precision, seed, recipe, sampling, layout)  # type: ignore[arg-type]
+        begin = starting_point(start, out, model, store)
+        configuration = configuration_of(model, store, steps, batch, micro_batch, period, precision, seed, recipe, sampling, layout, begin)  # type: ignore[arg-type]
         ends = None if period is None else tuple(None if end is None else str(end) for end in (period.start, period.stop))
         specification = TrainSpecification(
             layout,
@@ -458,6 +462,7 @@ class Cluster:
             recipe,
             sampling,
             checkpoint_every,
+            None if begin is None else begin.path,
         )
         run = start_run(Path(out), configuration, store, layout)
         if run.step < steps:

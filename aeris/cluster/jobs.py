@@ -69,6 +69,7 @@ class TrainSpecification(Specification):
     recipe: TrainingRecipe | None
     sampling: SamplingRecipe | None
     checkpoint_every: int
+    start: str | None = None
 
     kind = "train"
 

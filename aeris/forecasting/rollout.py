@@ -20,7 +20,7 @@ from aeris import device as devices
 from aeris.diffusion import noise, solver
 from aeris.errors import ConfigurationError
 from aeris.model.fields import Fields
-from aeris.model.presets import SamplingRecipe
+from aeris.model.presets import SamplingRecipe, check_solver
 from aeris.swipe import Groups, Pipeline, Requests, Stream, WindowTransformer, held_blocks, share
 from aeris.training.checkpoint import Checkpoint, build, load_weights
 
@@ -54,7 +54,7 @@ class Forecaster:
 
     Raises:
         CheckpointError: The checkpoint is unfinished or damaged.
-        ConfigurationError: The sampler starts from noise that the network was not trained on.
+        ConfigurationError: The sampler starts from noise that the network was not trained on, or is not for such a network.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Forecaster:
     ) -> None:
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.open(checkpoint)
         self.recipe = recipe or self.checkpoint.sampling
-        _check_noise(self.recipe, self.checkpoint)
+        _check_sampler(self.recipe, self.checkpoint)
         self.device, self.groups = devices.choose(), groups or Groups.alone()
         self.device.reuse_freed_memory()
         model, layout = self.checkpoint.model, self.groups.layout
@@ -128,7 +128,9 @@ class Forecaster:
             return residual
 
 
-def _check_noise(recipe: SamplingRecipe, checkpoint: Checkpoint) -> None:
+def _check_sampler(recipe: SamplingRecipe, checkpoint: Checkpoint) -> None:
+    """Refuses a sampler that asks for what the network was not trained for."""
+    check_solver(recipe, checkpoint.training.objective)
     low, high = checkpoint.training.noise
     first, last = recipe.noise[1], recipe.noise[1] if recipe.steps == 1 else recipe.noise[0]
     if last < low or first > high:

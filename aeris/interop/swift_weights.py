@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -185,7 +186,8 @@ def _recipes(settings: Settings) -> tuple[TrainingRecipe, SamplingRecipe]:
         return TrainingRecipe(noise=(low, high)), SamplingRecipe(solver="heun", steps=20, noise=(low, high), rho=float("inf"))
     if trained not in CONSISTENT:
         settings.refuse("loss._target_", trained, f"A model was trained by TrigFlowLoss, {' or '.join(CONSISTENT)}")
-    return TrainingRecipe(noise=(low, PURE)), presets.sampling_consistency(largest=PURE)
+    training = replace(presets.consistency(), noise=(low, PURE))
+    return training, presets.sampling_consistency(largest=PURE)
 
 
 def _convert(found: Mapping[str, Tensor], file: Path, model: SwiftConfig, forcings: tuple[str, ...], rows: Rows) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ exact dimensions are not public.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,6 +18,46 @@ from aeris.model.config import ModelConfig
 
 GLOBE = (720, 1440)
 """The 0.25° grid without its south pole row."""
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """Trains the velocity of TrigFlow at every noise level (arXiv 2410.11081)."""
+
+    kind: Literal["diffusion"] = "diffusion"
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """Trains the jump from any noise level to the sample, so that one or two network calls draw it (arXiv 2410.11081).
+
+    Attributes:
+        path: Along which the jump is to stay the same: that of the teacher, the averaged weights that the run begins from
+            (distillation), or the straight one between sample and noise (training).
+        warmup_images: Images over which the tangent's second term grows; None is the first fifth of the run.
+        constant: Added to the tangent's root mean square, by which it is divided.
+    """
+
+    kind: Literal["consistency"] = "consistency"
+    path: Literal["teacher", "straight"] = "teacher"
+    warmup_images: int | None = None
+    constant: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.path not in ("teacher", "straight"):
+            raise ConfigurationError(f"path={self.path!r}", "A path is the teacher's or straight", "Use 'teacher' or 'straight'")
+        if self.constant <= 0 or (self.warmup_images or 0) < 0:
+            raise ConfigurationError(
+                f"constant={self.constant}, warmup_images={self.warmup_images}",
+                "The constant is positive, and a warm-up takes no negative time",
+                "Use 0.1 and None",
+            )
+
+
+Objective = Diffusion | Consistency
+"""What a network can be trained for; `kind` tells them apart in JSON."""
+
+OBJECTIVES: dict[str, type[Objective]] = {"diffusion": Diffusion, "consistency": Consistency}
 
 
 @dataclass(frozen=True)
@@ -36,6 +77,7 @@ class TrainingRecipe:
         ema_rampup: Largest half-life as a fraction of the images seen so far.
         channel_weights: Weights of the channels in the loss: all alike, or the paper's, which count 2 m temperature most and
             upper levels least.
+        objective: What the network is trained for.
     """
 
     learning_rate: float = 1e-2
@@ -49,8 +91,11 @@ class TrainingRecipe:
     ema_half_life_images: int = 100_000
     ema_rampup: float = 0.05
     channel_weights: Literal["uniform", "paper"] = "uniform"
+    objective: Objective = Diffusion()
 
     def __post_init__(self) -> None:
+        if isinstance(self.objective, Mapping):  # as it comes out of JSON
+            object.__setattr__(self, "objective", _objective_of_json(self.objective))
         low, high = self.noise
         if not 0 < low < high:
             raise ConfigurationError(
@@ -62,6 +107,15 @@ class TrainingRecipe:
             raise ConfigurationError(
                 f"learning_rate={self.learning_rate}, clip={self.clip}", "Both are positive", "Use for example 2e-4 and 1.0"
             )
+
+
+def _objective_of_json(content: Mapping[str, Any]) -> Objective:
+    made: Any = OBJECTIVES.get(content.get("kind", ""))
+    if made is None:
+        raise ConfigurationError(
+            f"objective={dict(content)}", f"An objective is one of {sorted(OBJECTIVES)}", "Use the version of aeris that wrote it"
+        )
+    return made(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
 
 
 @dataclass(frozen=True)
@@ -201,3 +255,33 @@ def sampling_consistency(steps: int = 1, largest: float = SamplingRecipe.noise[1
         largest: Largest tan t that the network was trained on.
     """
     return SamplingRecipe(solver="consistency", steps=steps, noise=(math.tan(SECOND_ANGLE), largest))
+
+
+def sampling_for(training: TrainingRecipe) -> SamplingRecipe:
+    """How to sample from what a recipe trains, unless something else is asked for."""
+    return sampling_consistency(largest=training.noise[1]) if isinstance(training.objective, Consistency) else SamplingRecipe()
+
+
+def check_solver(sampling: SamplingRecipe, objective: Objective) -> None:
+    """Refuses a sampler that reads a network's output as what it is not.
+
+    Raises:
+        ConfigurationError: A consistency model is to be followed, or a diffusion model to jump.
+    """
+    jumps = isinstance(objective, Consistency)
+    if jumps != (sampling.solver == "consistency"):
+        raise ConfigurationError(
+            f"The sampler has solver={sampling.solver!r}, the network is trained for {objective.kind}",
+            "A consistency model jumps to the sample, a diffusion model follows its velocity",
+            "Use presets.sampling_consistency()" if jumps else "Use solver='dpm2m'",
+        )
+
+
+def consistency() -> TrainingRecipe:
+    """Consistency training without a teacher, for small models; from random weights, or from those of a start."""
+    return TrainingRecipe(objective=Consistency(path="straight"))
+
+
+def distillation() -> TrainingRecipe:
+    """Consistency distillation of the diffusion model that the run begins from, for small models."""
+    return TrainingRecipe(objective=Consistency(path="teacher"))

@@ -30,6 +30,8 @@ class Deferral:
                 linear.forward = partial(self._forward, linear)  # type: ignore[method-assign]
 
     def _forward(self, linear: nn.Linear, x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return F.linear(x, linear.weight.to(x.dtype), None if linear.bias is None else linear.bias.to(x.dtype))
         y = _DeferredLinear.apply(x, linear.weight, self._waiting)
         return y if linear.bias is None else y + linear.bias.to(x.dtype)
 

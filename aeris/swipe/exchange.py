@@ -1,6 +1,7 @@
 """What ranks exchange inside a stage: sequence for heads around attention, and quadrants where a shift cannot be folded.
 
-Both are differentiable; the backward pass sends the same bytes the other way.
+Both are linear, and differentiable both ways: the backward pass sends the same bytes the other way, a forward-mode derivative sends its
+tangents as it sends the tokens.
 
 Shapes:
     B  sample            R, K  local window row, window column          Q, P  local quadrant, local pixel of a quadrant
@@ -61,6 +62,10 @@ class _Transpose(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
         return _all_to_all(gradient, ctx.groups, ctx.dealt, ctx.gathered), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:  # type: ignore[override]
+        return _all_to_all(tangent, ctx.groups, ctx.gathered, ctx.dealt)
 
 
 def _all_to_all(x: Tensor, groups: Groups, gathered: int, dealt: int) -> Tensor:
@@ -139,6 +144,10 @@ class _Deal(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         return _dealt(gradient, ctx.groups, not ctx.back), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:  # type: ignore[override]
+        return _dealt(tangent, ctx.groups, ctx.back)
 
 
 def _dealt(x: Tensor, groups: Groups, back: bool) -> Tensor:

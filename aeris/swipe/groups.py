@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from aeris.device import Device
@@ -79,6 +80,12 @@ class Groups:
                 "All processes of a layout are started with the same arguments",
                 "Start them from one command",
             )
+
+    def add_over_image(self, part: Tensor) -> Tensor:
+        """Sum over the ranks that share an image at this stage; each of them calls it."""
+        if self.layout.token_ranks > 1:
+            dist.all_reduce(part, group=self.image)
+        return part
 
     def barrier(self) -> None:
         """Waits for all ranks."""

@@ -205,6 +205,11 @@ class ShardedAdamW:
     def _named(self, parts: Iterator[Tensor]) -> dict[str, Tensor]:
         return {name: view for flat, part in zip(self.flats, parts, strict=True) for name, view in flat.views(flat.collect(part))}
 
+    def begin(self) -> None:
+        """Sets the average to the parameters, after they were changed from outside."""
+        for flat in self.flats:
+            flat.average.copy_(flat.own.data)
+
     @torch.no_grad()
     def load(self, averages: Mapping[str, Tensor], moments: Mapping[str, Tensor], steps: int) -> None:
         """Takes up what :meth:`averages` and :meth:`moments` gave, in any layout.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -14,9 +15,10 @@ from aeris.data.disk import write_whole
 from aeris.data.store import Store
 from aeris.errors import ConfigurationError
 from aeris.model.config import ModelConfig
-from aeris.model.presets import SamplingRecipe, TrainingRecipe
+from aeris.model.presets import SamplingRecipe, TrainingRecipe, check_solver
 from aeris.run import Run
 from aeris.swipe import Layout
+from aeris.training.start import Start, check_teacher
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Configuration:
         precision: Dtype of the activations.
         seed: Seed of weights, data order and noise.
         statistics_id: Identity of the store's statistics.
+        start: Weights that it begins from; None where they are random.
     """
 
     model: ModelConfig
@@ -46,6 +49,7 @@ class Configuration:
     precision: str
     seed: int
     statistics_id: str
+    start: Start | None = None
 
     @property
     def period_slice(self) -> slice:
@@ -64,13 +68,16 @@ def configure(
     seed: int,
     recipe: TrainingRecipe,
     sampling: SamplingRecipe,
+    start: Start | None = None,
 ) -> Configuration:
     """Checks what was asked for against the store.
 
     Raises:
-        ConfigurationError: Sizes, precision or period that cannot work, or a model that does not fit the store.
+        ConfigurationError: Sizes, precision, period or teacher that cannot work, or a model that does not fit the store.
     """
     _check_sizes(steps, batch, micro_batch, precision)
+    check_teacher(start, recipe)
+    check_solver(sampling, recipe.objective)
     if not model.channels:
         model = replace(model, channels=store.channels, forcings=store.statistics.forcings)
     _check_model(model, store)
@@ -82,7 +89,8 @@ def configure(
             "Choose a period inside it",
         )
     ends = tuple(None if end is None else str(end) for end in (period.start, period.stop))
-    return Configuration(model, recipe, sampling, steps, batch, micro_batch, ends, precision, seed, store.statistics.id)  # type: ignore[arg-type]
+    identity = store.statistics.id
+    return Configuration(model, recipe, sampling, steps, batch, micro_batch, ends, precision, seed, identity, start)  # type: ignore[arg-type]
 
 
 def _check_sizes(steps: int, batch: int, micro_batch: int, precision: str) -> None:
@@ -135,8 +143,12 @@ def start_run(path: Path, configuration: Configuration, store: Store, layout: La
 
 def _check_same(path: Path, asked: dict[str, Any], found: dict[str, Any]) -> None:
     # A run of an older version lacks what was added since; it had the defaults.
-    found = {**found, "model": json.loads(json.dumps(asdict(ModelConfig(**found["model"]))))}
-    differing = [name for name in asked if asked[name] != found.get(name)]
+    found = {
+        **found,
+        "model": json.loads(json.dumps(asdict(ModelConfig(**found["model"])))),
+        "recipe": json.loads(json.dumps(asdict(TrainingRecipe(**found["recipe"])))),
+    }
+    differing = [name for name in asked if _identity(asked, name) != _identity(found, name)]
     if differing:
         name = differing[0]
         raise ConfigurationError(
@@ -144,6 +156,12 @@ def _check_same(path: Path, asked: dict[str, Any], found: dict[str, Any]) -> Non
             "A run goes on only with the arguments that it began with",
             "Use the same arguments, or another directory",
         )
+
+
+def _identity(content: Mapping[str, Any], name: str) -> Any:
+    """By what an argument is compared: weights wherever they lie now, everything else as it is."""
+    value = content.get(name)
+    return value["weights_id"] if name == "start" and value is not None else value
 
 
 def _versions() -> dict[str, str]:

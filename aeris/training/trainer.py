@@ -1,4 +1,4 @@
-"""The training loop on one process: the next residual's distribution, learned by TrigFlow.
+"""The training loop: the next residual's distribution, learned as the recipe's objective has it.
 
 The state of a run is a function of its configuration and the number of steps: the order of the data and the noise are keyed by
 (seed, image), so that a resumed run cannot be told from one that was never interrupted.
@@ -10,40 +10,36 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import partial
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from aeris import device as devices
-from aeris.data.store import Store, sample_order
-from aeris.diffusion import noise, trigflow
+from aeris.data.store import Store
 from aeris.errors import CheckpointError
 from aeris.model import flops
 from aeris.model.config import ModelConfig
 from aeris.model.fields import Fields, Geography
-from aeris.model.network import Network
-from aeris.model.presets import SamplingRecipe, TrainingRecipe
+from aeris.model.presets import SamplingRecipe, TrainingRecipe, sampling_for
 from aeris.progress import tqdm
 from aeris.run import Run
-from aeris.swipe import Groups, Layout, Pass, Pipeline, ShardedAdamW, Update, held_blocks, share
+from aeris.swipe import Groups, Layout, Pipeline, ShardedAdamW, Update, share
 from aeris.swipe.optimizer import MOMENTS
 from aeris.swipe.watch import watch
 from aeris.training import average
+from aeris.training.batches import Batch, Reader
 from aeris.training.checkpoint import Checkpoint, load_weights, save
 from aeris.training.configuration import Configuration, configure, start_run
 from aeris.training.logbook import Logbook
+from aeris.training.networks import network_of, worth_compiling
+from aeris.training.objectives import objective_of
 from aeris.training.schedule import learning_rate
+from aeris.training.start import Start, starting_point
 from aeris.training.state import told
-
-COMPILE_FROM_STEPS = 1000
-"""Shorter runs train eager: compiling would take longer than it saves."""
 
 
 def train(
@@ -61,6 +57,7 @@ def train(
     layout: Layout | None = None,
     checkpoint_every: int = 500,
     progress: bool = True,
+    start: str | Path | Run | Checkpoint | None = None,
 ) -> Run:
     """Trains a model, or goes on with a run that was interrupted.
 
@@ -81,25 +78,27 @@ def train(
         period: Inclusive slice of times to train on; None takes all.
         precision: Dtype of the activations. Weights, averages and residuals are float32 (float64 for exact tests).
         seed: Seed of weights, data order and noise.
-        recipe: Optimizer, schedule, noise range and average; None takes the defaults, which suit small models.
-        sampling: Recipe that the checkpoint suggests to whoever samples from it.
+        recipe: Objective, optimizer, schedule, noise range and average; None takes the defaults, which train small diffusion models.
+        sampling: Recipe that the checkpoint suggests to whoever samples from it; None takes one that suits what is trained.
         layout: How ranks share the work; None is a process alone. A run may go on with another.
         checkpoint_every: Steps between checkpoints; one is written at the end too.
         progress: Whether to show a progress bar.
+        start: Run or checkpoint of the same network, from whose averaged weights to begin; None begins from random ones.
 
     Returns:
         The run.
 
     Raises:
         RankLost: Another rank has gone.
-        ConfigurationError: The model does not fit the store or the layout, the run in `out` was started with other arguments, or
-            the processes were asked for different things.
-        CheckpointError: The run's newest checkpoint is damaged.
+        ConfigurationError: The model does not fit the store, the layout or the start, the run in `out` was started with other
+            arguments, or the processes were asked for different things.
+        CheckpointError: The run's newest checkpoint, or the one to start from, is damaged.
         StoreError: A checkpoint could not be written.
     """
     store = data if isinstance(data, Store) else Store.open(data)
     layout = layout or Layout()
-    configuration = configuration_of(model, store, steps, batch, micro_batch, period, precision, seed, recipe, sampling, layout)
+    begin = starting_point(start, out, model, store)
+    configuration = configuration_of(model, store, steps, batch, micro_batch, period, precision, seed, recipe, sampling, layout, begin)
     groups = Groups.join(layout, devices.choose())
     groups.agree(asdict(configuration), "what to train")
     if groups.rank == 0:
@@ -109,6 +108,8 @@ def train(
     trainer = Trainer(configuration, store, groups)
     if run.checkpoints:
         trainer.load(Checkpoint.open(run.newest))
+    elif begin is not None:
+        trainer.begin(begin.open())
     if trainer.step < steps:
         with told(run, groups, trainer.device, precision), watch(groups, run.path / "engines", lambda: trainer.step):
             _loop(trainer, run, checkpoint_every, progress)
@@ -127,6 +128,7 @@ def configuration_of(
     recipe: TrainingRecipe | None,
     sampling: SamplingRecipe | None,
     layout: Layout,
+    start: Start | None = None,
 ) -> Configuration:
     """What :func:`train` makes of its arguments, whole and checked against store and layout.
 
@@ -134,8 +136,9 @@ def configuration_of(
         ConfigurationError: As :func:`train`.
     """
     micro_batch = micro_batch or (1 if layout.pp > 1 else max(1, batch // layout.dp))
-    recipe, sampling = recipe or TrainingRecipe(), sampling or SamplingRecipe()
-    configuration = configure(model, store, steps, batch, micro_batch, period, precision, seed, recipe, sampling)
+    recipe = recipe or TrainingRecipe()
+    sampling = sampling or sampling_for(recipe)
+    configuration = configure(model, store, steps, batch, micro_batch, period, precision, seed, recipe, sampling, start)
     layout.check(configuration.model, batch=batch, micro_batch=micro_batch)
     return configuration
 
@@ -185,25 +188,6 @@ def _signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-@dataclass(frozen=True)
-class Batch:
-    """This rank's images of one step, as they were read.
-
-    Attributes:
-        images: Their numbers in the run.
-        times: Times of the states.
-        target_times: Times of the states that follow.
-        state: Physical fields ``(B, C, H, W)`` of this rank's windows; None on a rank that needs none.
-        target: The same of the states that follow.
-    """
-
-    images: range
-    times: np.ndarray
-    target_times: np.ndarray
-    state: Tensor | None
-    target: Tensor | None
-
-
 class Trainer:
     """One rank's network, optimizer and average, and the step that moves them.
 
@@ -219,40 +203,18 @@ class Trainer:
         self.device = devices.choose()
         self.device.reuse_freed_memory()
         self.step = self.images = self.skipped = 0
-        self.pairs = store.pairs(configuration.period_slice)
         place, wide = self.device.torch_device, torch.float64 if configuration.precision == "float64" else torch.float32
         model, layout = configuration.model, self.groups.layout
-        self.network = Network(model, configuration.seed, held_blocks(model, self.groups)).to(place, wide)
-        self.network.compute_dtype = getattr(torch, configuration.precision)
+        self.network = network_of(configuration, self.groups, self.device)
         self.geography = geography_of(store)
-        self.share = share(layout, self.groups.at)
-        part = None if layout.token_ranks == 1 else self.share
+        part = None if layout.token_ranks == 1 else share(layout, self.groups.at)
         self.fields = Fields(store.statistics, self.geography, model.window, place, wide, part)
         self.pipeline = Pipeline(self.network, model, self.groups, place)
         self.optimizer = _optimizer(self.pipeline, configuration.recipe)
-        self.loss_weight = self.fields.loss_weight(configuration.recipe.channel_weights)
-        if configuration.steps >= COMPILE_FROM_STEPS and layout.sp == 1 and self.device.compile_available():
+        self.reader = Reader(store, configuration, self.groups, self.pipeline.has_first or self.pipeline.has_last)
+        self.objective = objective_of(configuration, self.fields, self.pipeline, self.device)
+        if worth_compiling(configuration, self.groups, self.device):
             self.network.compile_blocks()
-
-    def loss(self, predicted: Tensor, velocity: Tensor) -> Tensor:
-        """The part of a batch's loss that some samples contribute."""
-        return trigflow.weighted_loss(predicted, velocity, self.loss_weight, self.configuration.batch * self.fields.pixel_count)
-
-    def draw(self, batch: Batch, part: slice) -> Pass:
-        """Noise levels of some images and, where this rank needs them, noisy targets, conditions and velocities."""
-        fields, configuration = self.fields, self.configuration
-        images, place = batch.images[part], self.device.torch_device
-        start = noise.key(configuration.seed, "training angle")
-        uniform = [noise.spread_evenly(start, image) for image in images]
-        t_B = trigflow.angle(torch.tensor(uniform, dtype=fields.dtype, device=place), configuration.recipe.noise)
-        if batch.state is None or batch.target is None:
-            return (), None, {"t_B": t_B}
-        state, target = (fields.tokens(pixels[part].to(place, fields.dtype, non_blocking=True)) for pixels in (batch.state, batch.target))
-        keys = [noise.key(configuration.seed, "training noise", image) for image in images]
-        z = fields.masked(noise.normals(keys, fields.ids, len(fields.channels), fields.dtype))
-        noisy, velocity = trigflow.interpolate(fields.residual(state, target), z, t_B)
-        condition = fields.condition(state, batch.times[part], batch.target_times[part])
-        return (noisy, condition), velocity, {"t_B": t_B}
 
     def advance(self, batch: Batch, stop: bool = False) -> dict[str, Any]:
         """Takes one optimizer step and returns its line of the logbook.
@@ -262,9 +224,7 @@ class Trainer:
             stop: Whether this rank was asked to stop; all ranks hear of it in the line's ``stop``.
         """
         configuration, started = self.configuration, time.perf_counter()
-        size = configuration.micro_batch
-        parts = [slice(start, start + size) for start in range(0, len(batch.images), size)]
-        loss = self.pipeline.step(self.loss, [partial(self.draw, batch, part) for part in parts])
+        loss = self.objective.step(batch)
         self.step += 1
         self.images += configuration.batch
         recipe = configuration.recipe
@@ -294,36 +254,9 @@ class Trainer:
             "stop": stop > 0,
         }
 
-    @contextmanager
-    def batches(self) -> Iterator[Iterator[Batch]]:
+    def batches(self) -> AbstractContextManager[Iterator[Batch]]:
         """Batches from the present step on, the next one read while the present one is used."""
-        with ThreadPoolExecutor(1, "aeris-reader") as pool:
-
-            def stream() -> Iterator[Batch]:
-                first = self.images
-                ahead = pool.submit(self._read, first)
-                while True:
-                    batch = ahead.result()
-                    first += self.configuration.batch
-                    ahead = pool.submit(self._read, first)
-                    yield batch
-
-            yield stream()
-
-    def _read(self, first_image: int) -> Batch:
-        """Reads this rank's images, and of them its own windows; nothing on a rank between the first and the last stage."""
-        configuration, store, layout = self.configuration, self.store, self.groups.layout
-        count = configuration.batch // layout.dp
-        first = first_image + self.groups.at.dp * count
-        states = self.pairs[sample_order(len(self.pairs), configuration.seed, first, count)]
-        targets = np.array([store.partner(int(index)) for index in states])
-        needed = self.pipeline.has_first or self.pipeline.has_last
-
-        def read(indices: np.ndarray) -> Tensor | None:
-            windows = (store.read_windows(int(index), configuration.model.window, self.share.rows, self.share.columns) for index in indices)
-            return torch.from_numpy(np.stack(list(windows))) if needed else None
-
-        return Batch(range(first, first + count), store.times[states], store.times[targets], read(states), read(targets))
+        return self.reader.batches(self.images)
 
     def save(self, run: Run) -> None:
         """Writes a checkpoint into a run; every rank calls it."""
@@ -342,6 +275,11 @@ class Trainer:
         weights: dict[str, Tensor] = {**self.pipeline.parameters()}
         files = {"weights": weights, "average": self.optimizer.averages(), "optimizer": self.optimizer.moments()}
         save(checkpoint, files, self.geography, self.groups)
+
+    def begin(self, checkpoint: Checkpoint) -> None:
+        """Begins from another run's averaged weights, whatever layout wrote them; moments, average and position begin anew."""
+        load_weights(checkpoint, self.network, self.pipeline.parameters(), "average")
+        self.optimizer.begin()
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Takes up a checkpoint's weights, average, moments and position, whatever layout wrote it.

@@ -112,7 +112,7 @@ def test_no_gradient_is_zero(small_store):
     perturb(trainer)
     with trainer.batches() as batches:
         batch = next(batches)
-    trainer.pipeline.step(trainer.loss, [lambda: trainer.draw(batch, slice(0, 8))])
+    trainer.pipeline.step(trainer.objective.loss, [lambda: trainer.objective.draw(batch, slice(0, 8))])
     assert all(parameter.grad.abs().max() > 0 for parameter in trainer.pipeline.parameters().values())
 
 

@@ -73,7 +73,7 @@ def memory_of_a_step(path: str, layout: Layout) -> tuple[int, int, int]:
     with trainer.batches() as batches:
         batch = next(batches)
         trainer.advance(batch)
-        (noisy, condition), _, given = trainer.draw(batch, slice(0, 1))
+        (noisy, condition), _, given = trainer.objective.draw(batch, slice(0, 1))
     with Kept(trainer.network) as kept:
         output = trainer.pipeline.stages[0](noisy, condition, **given)
     del output
@@ -112,7 +112,7 @@ def test_recomputing_keeps_the_inputs_of_blocks_alone(small_store, recompute):
 def memory_of_blocks(path: str, depth: int, recompute: bool) -> int:
     trainer = trainer_of(path, Layout(recompute=recompute), replace(MODEL, depth=depth))
     with trainer.batches() as batches:
-        (noisy, condition), _, given = trainer.draw(next(batches), slice(0, 1))
+        (noisy, condition), _, given = trainer.objective.draw(next(batches), slice(0, 1))
     with Kept(trainer.network) as kept:
         output = trainer.pipeline.stages[0](noisy, condition, **given)
     del output

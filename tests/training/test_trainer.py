@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from aeris.diffusion import trigflow
-from aeris.errors import CheckpointError, ConfigurationError, StoreError
+from aeris.errors import AerisError, CheckpointError, ConfigurationError, StoreError
 from aeris.model.config import ModelConfig
 from aeris.model.presets import TrainingRecipe
 from aeris.model.quadrants import to_pixels
@@ -72,8 +73,8 @@ def test_the_loss_is_the_weighted_mean_over_globe_and_batch(small_store, channel
     trainer = trainer_of(small_store, recipe=replace(RECIPE, channel_weights=channels))
     with trainer.batches() as batches:
         batch = next(batches)
-    (noisy, _), velocity, given = trainer.draw(batch, slice(0, 4))
-    loss = float(trainer.loss(torch.zeros_like(velocity), velocity))
+    (noisy, _), velocity, given = trainer.objective.draw(batch, slice(0, 4))
+    loss = float(trainer.objective.loss(torch.zeros_like(velocity), velocity))
     t = trigflow.expand(given["t_B"], noisy)
     x0 = t.cos() * noisy - t.sin() * velocity
     statistics, grid = small_store.statistics, small_store.grid
@@ -270,6 +271,60 @@ def test_invariant_7_what_cannot_work_is_refused_before_anything_is_written(smal
     with pytest.raises(ConfigurationError, match=found):
         run_of(small_store, tmp_path / "run", **changes)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_begins_from_the_averaged_weights_of_another(small_store, undisturbed, tmp_path):
+    """The first step moves the average of the other run; moments, schedule and average begin anew; the start is told by its weights."""
+    teacher = Checkpoint.open(undisturbed.path)
+    trainer = trainer_of(small_store, precision="float32")
+    trainer.begin(teacher)
+    for name, tensor in teacher.tensors("average").items():
+        assert torch.equal(trainer.pipeline.parameters()[name], tensor) and torch.equal(trainer.optimizer.averages()[name], tensor)
+    run = run_of(small_store, tmp_path / "run", steps=2, start=undisturbed)
+    assert run.configuration["start"]["weights_id"] == teacher.weights_id
+    assert run.logbook.loss[0] != undisturbed.logbook.loss[0] and run.logbook.images[0] == 4
+
+
+def test_a_run_goes_on_without_what_it_began_from(small_store, undisturbed, tmp_path):
+    shutil.copytree(undisturbed.path, tmp_path / "teacher")
+    whole = run_of(small_store, tmp_path / "whole", start=tmp_path / "teacher", checkpoint_every=2)
+    shutil.copytree(whole.path, tmp_path / "run")
+    for step in (4, 6):
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / f"step-{step:08d}")
+    with pytest.raises(ConfigurationError, match="start="):
+        run_of(small_store, tmp_path / "run", checkpoint_every=2)
+    with pytest.raises(ConfigurationError, match="start="):
+        run_of(small_store, tmp_path / "run", checkpoint_every=2, start=undisturbed.checkpoints[0])
+    shutil.rmtree(tmp_path / "teacher")
+    resumed = run_of(small_store, tmp_path / "run", checkpoint_every=2, start=tmp_path / "teacher")
+    assert same(weights(resumed), weights(whole))
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"), [({"model": replace(MODEL, dim=32)}, "dim=16, the model has 32"), ({"start": "nowhere"}, "nowhere holds no")]
+)
+def test_a_start_of_another_network_is_refused_before_anything_is_written(small_store, undisturbed, tmp_path, changes, found):
+    with pytest.raises(AerisError, match=found):
+        run_of(small_store, tmp_path / "run", **{"start": undisturbed.path, **changes})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_an_older_version_goes_on_and_its_checkpoints_open(small_store, undisturbed, tmp_path):
+    """Neither objective nor start stood in its files."""
+    shutil.copytree(undisturbed.path, tmp_path / "run")
+    files = [("run.json", "recipe"), *((f"checkpoints/{path.name}/manifest.json", "training") for path in undisturbed.checkpoints)]
+    for file, recipe in files:
+        content = json.loads((tmp_path / "run" / file).read_text())
+        content.pop("start", None)
+        del content[recipe]["objective"]
+        (tmp_path / "run" / file).write_text(json.dumps(content))
+    assert Checkpoint.open(tmp_path / "run").training == RECIPE
+    assert run_of(small_store, tmp_path / "run", checkpoint_every=2).step == 6
+
+
+def test_an_objective_of_a_newer_version_is_refused_by_name():
+    with pytest.raises(ConfigurationError, match="telepathy"):
+        TrainingRecipe(objective={"kind": "telepathy"})
 
 
 def test_a_directory_without_a_run_is_refused(tmp_path):
