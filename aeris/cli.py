@@ -247,6 +247,31 @@ def forecast(
     print(f"wrote {out}")
 
 
+def borrow(
+    name: Annotated[Literal["aeris-gb", "swift"], tyro.conf.Positional],
+    path: Annotated[Path, tyro.conf.Positional],
+    static: str,
+    out: Path,
+    interval: str | None = None,
+    rows: Literal["north", "south"] | None = None,
+    weights: Literal["ema", "net"] = "ema",
+) -> None:
+    """Turns weights of others into a checkpoint that forecast takes; nothing in their files is run.
+
+    Args:
+        name: Whose weights they are.
+        path: Folder of the weights with their configuration and statistics, or one of its files.
+        static: Dataset with the static fields on the model's grid: a path or a URL.
+        out: Directory of the checkpoint.
+        interval: Length of a step, where the model knows several; left out, six hours.
+        rows: Which row came first in the data of their training; left out, what is taken to be so.
+        weights: The average of the weights, or the weights themselves.
+    """
+    import aeris
+
+    print(f"wrote {aeris.load(name, path, static, out, interval, rows, weights).path}")
+
+
 def verify(
     forecast: str,
     truth: str,
@@ -463,6 +488,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "data check": check,
     "train": train,
     "forecast": forecast,
+    "import": borrow,
     "verify": verify,
     "plan": plan,
     "explore": explore,

@@ -36,8 +36,11 @@ exclude_patterns = ["docs/_build", ".*"]
 # Every name in single backticks that begins with aeris must be one of the reference; other packages have no inventory here.
 default_role = "py:obj"
 nitpicky = True
-# Of its own, only classes that are made by code and a type variable have no page.
-nitpick_ignore_regex = [(r"py:.*", r"(?!aeris\.).*"), (r"py:class", r"aeris\..*Changes|aeris\.data\.remote\.Answer")]
+# Of its own, only classes that are made by code and type variables have no page.
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!aeris\.).*"),
+    (r"py:class", r"aeris\..*Changes|aeris\.data\.remote\.Answer|aeris\.interop\.files\.Value"),
+]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

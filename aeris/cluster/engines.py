@@ -509,6 +509,12 @@ class Cluster:
             ConfigurationError: The layout needs more engines than there are, or anything that `aeris.forecast` would refuse.
         """
         opened = open_checkpoint(checkpoint)
+        if not (opened.path / "manifest.json").is_file():
+            raise ConfigurationError(
+                f"The weights of {opened.path} are in this process's memory",
+                "Engines read a checkpoint from its directory",
+                "Write one, with aeris.load(..., out=DIRECTORY)",
+            )
         layout = layout or Layout(dp=self.engines)
         self._check_free(layout)
         starts, _, _ = check_forecast(opened, initial, times, members, lead, batch, layout)

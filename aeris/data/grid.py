@@ -1,8 +1,8 @@
 """Latitude/longitude grids: their rows, cell areas, the pole row, and conservative coarsening.
 
 Rows run from north to south and columns from 0° eastward, in degrees. A grid is named by its shape: an odd number of rows holds
-both poles (721 at 0.25°), an even number either the centres of equal latitude bands (``regular``) or, when the last pole row of
-an odd grid was dropped, the rows that are left (``pole_dropped``, the 720 rows on which AERIS works).
+both poles (721 at 0.25°), an even number either the centres of equal latitude bands (``regular``) or, when the row of one pole of
+an odd grid was dropped, the rows that are left (``pole_dropped``, the 720 rows on which AERIS works; here without the south pole).
 """
 
 from __future__ import annotations
@@ -64,10 +64,25 @@ class Grid:
         return len(self.latitude), len(self.longitude)
 
     @property
-    def pole_dropped(self) -> bool:
-        """Whether this is an equally spaced grid with the north pole whose south pole row was dropped."""
+    def dropped_pole(self) -> float | None:
+        """Latitude of the pole whose row was dropped from an equally spaced grid with both; None where none was."""
         step = 180.0 / len(self.latitude)
-        return bool(np.allclose(self.latitude, 90.0 - np.arange(len(self.latitude)) * step, atol=1e-4))
+        for pole, first in ((-90.0, 90.0), (90.0, 90.0 - step)):
+            if np.allclose(self.latitude, first - np.arange(len(self.latitude)) * step, atol=1e-4):
+                return pole
+        return None
+
+    @property
+    def pole_dropped(self) -> bool:
+        """Whether this is an equally spaced grid with one pole, from which the row of the other was dropped."""
+        return self.dropped_pole is not None
+
+    @property
+    def whole(self) -> Grid:
+        """This grid with the dropped pole row put back; itself where none was dropped."""
+        if self.dropped_pole is None:
+            return self
+        return Grid(np.insert(self.latitude, 0 if self.dropped_pole > 0 else len(self.latitude), self.dropped_pole), self.longitude)
 
     @cached_property
     def area(self) -> np.ndarray:
@@ -241,14 +256,22 @@ def _average_plane(plane: np.ndarray, rows: sparse.csr_array, columns: sparse.cs
     return total / np.where(covered > 0.5 - 1e-9, covered, np.nan)
 
 
-def drop_pole_row(ds: xr.Dataset) -> xr.Dataset:
-    """Drops the south pole row of a grid with both poles (721 rows become 720), so that windows divide the rows."""
+def drop_pole_row(ds: xr.Dataset, pole: float = -90.0) -> xr.Dataset:
+    """Drops the row of one pole of a grid with both (721 rows become 720), so that windows divide the rows.
+
+    Args:
+        ds: Dataset; on a grid without that pole it is left as it is.
+        pole: Latitude of the row, -90 or 90; weights of others may stand on a grid without the north pole.
+    """
     latitude = Grid.of(ds).latitude
-    return ds.isel(latitude=slice(None, -1)) if len(latitude) % 2 and np.isclose(latitude[-1], -90.0, atol=1e-4) else ds
+    row = 0 if pole > 0 else -1
+    if len(latitude) % 2 == 0 or not np.isclose(latitude[row], pole, atol=1e-4):
+        return ds
+    return ds.isel(latitude=slice(1, None) if pole > 0 else slice(None, -1))
 
 
 def restore_pole_row(ds: xr.Dataset) -> xr.Dataset:
-    """Puts the dropped south pole row back.
+    """Puts the dropped pole row back.
 
     A scalar takes the zonal mean of its neighbour row. At the pole a smooth horizontal wind is one vector, whose eastward and
     northward components turn with longitude: each takes the zonal wavenumber 1 of the neighbour row.
@@ -257,21 +280,23 @@ def restore_pole_row(ds: xr.Dataset) -> xr.Dataset:
         ds: Dataset on a grid that is `Grid.pole_dropped`.
 
     Returns:
-        The dataset with one more row at -90°.
+        The dataset with one more row, at the pole.
 
     Raises:
         DataError: No pole row was dropped from this grid.
     """
     grid = Grid.of(ds)
-    if not grid.pole_dropped:
-        raise DataError(f"The grid {grid}", "The south pole row is put back where it was dropped", "Leave this dataset as it is")
+    pole = grid.dropped_pole
+    if pole is None:
+        raise DataError(f"The grid {grid}", "A pole row is put back where it was dropped", "Leave this dataset as it is")
     components = {name for pair in WIND_PAIRS for name in pair}
-    last = ds.isel(latitude=[-1]).assign_coords(latitude=[-90.0])
+    last = ds.isel(latitude=[0 if pole > 0 else -1]).assign_coords(latitude=[pole])
     winds = [name for name in ds.data_vars if name in components]
     spatial = [name for name in ds.data_vars if "longitude" in ds[name].dims]
     row = last.assign({name: last[name].mean("longitude").broadcast_like(last[name]) for name in spatial if name not in winds})
     row = row.assign({name: _wavenumber_one(last[name]) for name in winds})
-    return xr.concat([ds, row.transpose(*ds.dims)], dim="latitude", data_vars="minimal")
+    whole = xr.concat([ds, row.transpose(*ds.dims)], dim="latitude", data_vars="minimal")
+    return whole.sortby("latitude", ascending=False) if pole > 0 else whole
 
 
 def _wavenumber_one(field: xr.DataArray) -> xr.DataArray:

@@ -126,9 +126,21 @@ def check_state(state: np.ndarray, channels: Sequence[str], sea: np.ndarray | No
 
 
 def fill_land(state: np.ndarray, channels: Sequence[str], sea: np.ndarray | None) -> np.ndarray:
-    """Sets sea surface temperature over land to the freezing point of sea water, in place, and returns the state."""
+    """Fills sea surface temperature over land in place, and returns the state.
+
+    Args:
+        state: Shape ``(..., C, H, W)``, sea surface temperature missing over land.
+        channels: Names of the channels.
+        sea: Where sea surface temperature is defined, shape ``(H, W)``: elsewhere it becomes the freezing point of sea water. None, for
+            weights of others that predict it over land too: what is missing becomes the smallest of its field.
+    """
+    if SEA not in channels:
+        return state
+    field = state[..., list(channels).index(SEA), :, :]
     if sea is not None:
-        state[..., list(channels).index(SEA), ~sea] = SEA_ICE_POINT
+        field[..., ~sea] = SEA_ICE_POINT
+    elif np.isnan(field).any():
+        np.copyto(field, np.nanmin(field, axis=(-2, -1), keepdims=True), where=np.isnan(field))
     return state
 
 

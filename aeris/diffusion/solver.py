@@ -33,8 +33,10 @@ def angles(steps: int, noise: tuple[float, float], rho: float) -> list[float]:
     Args:
         steps: Number of noise levels.
         noise: Smallest and largest tangent.
-        rho: Curvature; 1 is linear in the tangent.
+        rho: Curvature; 1 is linear in the tangent, infinity in its logarithm.
     """
+    if math.isinf(rho):
+        return [math.atan(noise[1] * (noise[0] / noise[1]) ** (k / (steps - 1))) for k in range(steps)] + [0.0]
     low, high = (value ** (1 / rho) for value in noise)
     return [math.atan((high + k / max(1, steps - 1) * (low - high)) ** rho) for k in range(steps)] + [0.0]
 

@@ -38,7 +38,7 @@ class Archive:
     Attributes:
         path: The store.
         channels: State channels in the network's order.
-        grid: The network's grid; the archive's has the south pole row too where that was dropped.
+        grid: The network's grid; the archive's has both poles where one was dropped.
         times: Initial times, datetime64[ns].
         members: Number of members.
         group: Members a shard.
@@ -128,7 +128,7 @@ class Archive:
         opened = xr.open_zarr(self.path, consolidated=False).isel(
             time=time, number=slice(numbers.start, numbers.stop), prediction_timedelta=lead
         )
-        opened = drop_pole_row(opened) if self.grid.pole_dropped else opened
+        opened = opened if self.grid.dropped_pole is None else drop_pole_row(opened, self.grid.dropped_pole)
         return stack(opened.drop_vars("time").rename(number="time"), self.channels)
 
     def _variables(self, states_MCHW: np.ndarray) -> dict[str, np.ndarray]:
@@ -173,12 +173,11 @@ def _check_same(path: Path, asked: dict[str, Any]) -> None:
 
 def _write_coordinates(path: Path, archive: Archive, configuration: dict[str, Any]) -> None:
     levels = sorted({level for levels in _levels(archive.channels).values() for level in levels if level is not None})
-    latitude = np.append(archive.grid.latitude, -90.0) if archive.grid.pole_dropped else archive.grid.latitude
     coords: dict[str, Any] = {
         "time": ("time", archive.times, {"long_name": "initial time"}),
         "number": ("number", np.arange(archive.members), {"long_name": "ensemble member"}),
         "prediction_timedelta": ("prediction_timedelta", archive.leads, {"long_name": "lead time"}),
-        "latitude": ("latitude", latitude, {"units": "degrees_north"}),
+        "latitude": ("latitude", archive.grid.whole.latitude, {"units": "degrees_north"}),
         "longitude": ("longitude", archive.grid.longitude, {"units": "degrees_east"}),
     }
     if levels:
@@ -193,7 +192,7 @@ def _write_coordinates(path: Path, archive: Archive, configuration: dict[str, An
 
 def _create_variable(root: zarr.Group, name: str, levels: list[int | None], archive: Archive) -> None:
     variable = VARIABLES[name]
-    rows, columns = len(archive.grid.latitude) + archive.grid.pole_dropped, len(archive.grid.longitude)
+    rows, columns = archive.grid.whole.shape
     level = (len(levels),) if variable.pressure else ()
     tile = tuple(_side(size, largest) for size, largest in zip((rows, columns), TILE, strict=True))
     # On a small grid a chunk takes in levels and members too: many small chunks are slow to read.

@@ -236,8 +236,8 @@ def initial_states(initial: xr.Dataset | str | Path, checkpoint: Checkpoint, tim
 
 def _on_grid(ds: xr.Dataset, grid: Grid) -> xr.Dataset:
     found = Grid.of(ds)
-    if not found.same_as(grid) and grid.pole_dropped:
-        ds = drop_pole_row(ds)
+    if not found.same_as(grid) and grid.dropped_pole is not None:
+        ds = drop_pole_row(ds, grid.dropped_pole)
         found = Grid.of(ds)
     if not found.same_as(grid):
         raise DataError(

@@ -21,10 +21,9 @@ from aeris.diffusion import noise, solver
 from aeris.diffusion.transition import transition
 from aeris.errors import ConfigurationError
 from aeris.model.fields import Fields
-from aeris.model.network import Network
 from aeris.model.presets import Crps, SamplingRecipe, check_solver
-from aeris.swipe import Groups, Pipeline, Requests, Stream, held_blocks, share
-from aeris.training.checkpoint import Checkpoint, load_weights
+from aeris.swipe import Groups, Pipeline, Requests, Stream, WindowTransformer, held_blocks, share
+from aeris.training.checkpoint import Checkpoint, build, load_weights
 
 
 @dataclass
@@ -74,13 +73,13 @@ class Forecaster:
         self.device.reuse_freed_memory()
         model, layout = self.checkpoint.model, self.groups.layout
         place, wide = self.device.torch_device, torch.float64 if precision == "float64" else torch.float32
-        network = Network(model, blocks=held_blocks(model, self.groups))
-        load_weights(self.checkpoint, network, dict(network.named_parameters()), "average")
+        network = build(model, held_blocks(model, self.groups))
+        load_weights(self.checkpoint, network, network.state_dict(), "average")
         network.compute_dtype = getattr(torch, precision)
         network = network.to(place, wide).eval().requires_grad_(False)
         if compile and layout.sp == 1 and self.device.compile_available():
             network.compile_blocks()
-        self.network = cast(Network, self.device.optimize(network))
+        self.network = cast(WindowTransformer, self.device.optimize(network))
         part = None if layout.token_ranks == 1 else share(layout, self.groups.at)
         self.fields = Fields(self.checkpoint.statistics, self.checkpoint.geography, model.window, place, wide, part)
         self.pipeline = Pipeline(self.network, model, self.groups, place)
@@ -97,8 +96,7 @@ class Forecaster:
         """
         fields, count = self.fields, len(ensembles[0].members)
         given = [{"t_B": torch.full((count,), angle, dtype=fields.dtype, device=fields.device)} for angle in self.calls]
-        tokens = self.pipeline.tokens(count)
-        answer = torch.empty(*tokens.shape[:-1], len(fields.channels), dtype=fields.dtype, device="meta")
+        answer = torch.empty(count, *fields.ids.shape, len(fields.channels), dtype=fields.dtype, device="meta")
         samplers = [self._requests(ensemble, seed) for ensemble in ensembles] if self.pipeline.has_first else []
         for ensemble, states in zip(ensembles, self.stream.run(samplers, len(ensembles), given, answer), strict=False):
             ensemble.states = states

@@ -30,6 +30,9 @@ class ModelConfig:
         norm_order: Whether a block normalises and then modulates (the paper's figure) or the other way round (the snapshot).
         polar: Whether the far south and the far north, neighbours in a shifted window, attend to each other.
         time_mlp: Whether every block owns both layers of its time network, or all blocks share the first.
+        norm_eps: What the normalisation adds to a mean square.
+        position_rows: Number of the first row in the position field, and the step from one row to the next; weights of others may
+            count from a pole row that was dropped.
     """
 
     grid: tuple[int, int]
@@ -45,9 +48,11 @@ class ModelConfig:
     norm_order: Literal["norm_modulate", "modulate_norm"] = "norm_modulate"
     polar: Literal["split", "wrap"] = "split"
     time_mlp: Literal["block", "shared"] = "block"
+    norm_eps: float = 1e-6
+    position_rows: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:
-        for name in ("grid", "channels", "forcings", "window"):
+        for name in ("grid", "channels", "forcings", "window", "position_rows"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         _check_sizes(self)
         _check_windows(self)

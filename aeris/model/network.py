@@ -32,10 +32,16 @@ noise level for hundreds of steps.
 """
 
 
-def position_field(grid: tuple[int, int], channels: int, window: tuple[int, int]) -> Tensor:
+def position_field(grid: tuple[int, int], channels: int, window: tuple[int, int], rows: tuple[int, int] = (0, 1)) -> Tensor:
     """Fixed sine and cosine waves of the pixel's row (first half of the channels) and column (second half).
 
     Added to the input channels before the embedding (AERIS; frequencies 10000^(−2k/width), sines and cosines interleaved).
+
+    Args:
+        grid: Rows and columns of pixels.
+        channels: Number of input channels.
+        window: Rows and columns of a window.
+        rows: Number of the first row, and the step from one row to the next.
 
     Returns:
         Float32 ``(R, K, Q, P, channels)``.
@@ -43,13 +49,13 @@ def position_field(grid: tuple[int, int], channels: int, window: tuple[int, int]
     width = 2 * ((channels + 3) // 4)
     frequency = 10_000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
 
-    def waves(count: int) -> Tensor:
-        angle = torch.arange(count, dtype=torch.float64)[:, None] * frequency
+    def waves(count: int, first: int = 0, step: int = 1) -> Tensor:
+        angle = (first + step * torch.arange(count, dtype=torch.float64))[:, None] * frequency
         return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)
 
-    rows = waves(grid[0])[:, None].expand(*grid, width)
-    columns = waves(grid[1])[None].expand(*grid, width)
-    field = torch.cat([rows, columns], dim=-1)[..., :channels]
+    down = waves(grid[0], *rows)[:, None].expand(*grid, width)
+    along = waves(grid[1])[None].expand(*grid, width)
+    field = torch.cat([down, along], dim=-1)[..., :channels]
     return to_tokens(field.permute(2, 0, 1)[None], window)[0].float()
 
 
@@ -73,7 +79,8 @@ class Embedding(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.project = Linear(config.inputs, config.dim)
-        self.register_buffer("position", position_field(config.grid, config.inputs, config.window), persistent=False)
+        field = position_field(config.grid, config.inputs, config.window, config.position_rows)
+        self.register_buffer("position", field, persistent=False)
 
     def forward(self, x_BRKQPI: Tensor) -> Tensor:
         """Adds the position field and projects to the width."""
@@ -88,9 +95,9 @@ class Block(nn.Module):
         self.modulate_first = config.norm_order == "modulate_norm"
         self.split_poles = config.polar == "split"
         self.time = TimeMLP(config.dim, config.dim if config.time_mlp == "block" else None, config.dim, 6)
-        self.norm_attention = RMSNorm(config.dim)
+        self.norm_attention = RMSNorm(config.dim, config.norm_eps)
         self.attention = WindowAttention(config.dim, config.heads, config.window, config.rope)
-        self.norm_mlp = RMSNorm(config.dim)
+        self.norm_mlp = RMSNorm(config.dim, config.norm_eps)
         self.mlp = SwiGLU(config.dim, config.mlp)
 
     def forward(self, x_BRKQPD: Tensor, context: Context, seam: tuple[bool, bool]) -> Tensor:
@@ -118,7 +125,7 @@ class Head(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.time = TimeMLP(config.time_features, config.time_features, config.dim, 2)
-        self.norm = RMSNorm(config.dim)
+        self.norm = RMSNorm(config.dim, config.norm_eps)
         self.project = Linear(config.dim, len(config.channels), bias=False)
 
     def forward(self, x_BRKQPD: Tensor, time_BF: Tensor) -> Tensor:

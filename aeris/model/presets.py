@@ -162,7 +162,7 @@ class SamplingRecipe:
         solver: Heun in the angle, DPM-Solver++(2S), or DPM-Solver++(2M); for consistency models their own.
         steps: Number of noise levels; a sample costs 2·steps − 1 network calls, with (2M) and consistency models `steps`.
         noise: Smallest and largest tan t of the levels.
-        rho: Curvature of the levels between them.
+        rho: Curvature of the levels between them; with infinity they are evenly spaced in the logarithm.
         churn: Fraction by which tan t is raised before a step, spread over the steps; 0 is off.
         churn_range: Values of tan t between which churn acts.
     """
@@ -244,9 +244,10 @@ def _large(dim: int, depth: int, heads: int, mlp: int, changes: dict[str, Any]) 
 def snapshot(config: ModelConfig) -> ModelConfig:
     """The same network with the choices of the authors' published code, for weights that were trained with it.
 
-    No rotary embedding, modulation before normalisation, and poles that attend to each other.
+    No rotary embedding, modulation before normalisation, poles that attend to each other, torch's own smallest mean square (float32's
+    rounding unit), and rows counted from the north pole, whose row was dropped.
     """
-    return replace(config, rope=False, norm_order="modulate_norm", polar="wrap")
+    return replace(config, rope=False, norm_order="modulate_norm", polar="wrap", norm_eps=2.0**-23, position_rows=(1, 1))
 
 
 def training_24h() -> TrainingRecipe:

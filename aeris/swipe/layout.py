@@ -19,7 +19,11 @@ ZERO_BUBBLE = ("interleaved_zero_bubble", "zbv")
 
 
 class Shape(Protocol):
-    """What a layout must know of a window transformer."""
+    """What a layout must know of a window transformer.
+
+    Where several pixels are one token, it has beside these an attribute ``grain``: pixels that follow each other in a quadrant and
+    cannot be parted.
+    """
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -289,10 +293,10 @@ def _check_sequence(layout: Layout, shape: Shape) -> None:
             "Attention deals heads to sequence ranks, so they divide the heads",
             f"Use one of {_sequence_sizes(shape)}",
         )
-    quadrant = shape.window[0] * shape.window[1] // 4
+    quadrant = _parts(shape)
     if layout.folds and quadrant % (layout.sp // 4):
         raise ConfigurationError(
-            f"sp={layout.sp} for quadrants of {quadrant} pixels",
+            f"sp={layout.sp} for quadrants of {quadrant} {'pixels' if getattr(shape, 'grain', 1) == 1 else 'parts'}",
             "A quarter of the sequence ranks share a quadrant in equal parts",
             f"Use one of {_sequence_sizes(shape)}",
         )
@@ -300,8 +304,12 @@ def _check_sequence(layout: Layout, shape: Shape) -> None:
 
 def _sequence_sizes(shape: Shape) -> list[int]:
     """Every legal number of sequence ranks."""
-    quadrant = shape.window[0] * shape.window[1] // 4
-    return [sp for sp in _divisors(shape.heads) if sp <= 2 or (sp % 4 == 0 and quadrant % (sp // 4) == 0)]
+    return [sp for sp in _divisors(shape.heads) if sp <= 2 or (sp % 4 == 0 and _parts(shape) % (sp // 4) == 0)]
+
+
+def _parts(shape: Shape) -> int:
+    """Into how many parts a quadrant can be cut at most."""
+    return shape.window[0] * shape.window[1] // 4 // getattr(shape, "grain", 1)
 
 
 def _check_pipeline(layout: Layout, shape: Shape) -> None:

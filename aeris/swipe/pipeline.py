@@ -53,7 +53,8 @@ class WindowTransformer(Protocol):
         read_out: Tokens and context to the output.
         token_fields: Names of buffers that start with the axes R, K, Q, P.
         width: Width of a token.
-        tokens_per_pixel: Tokens of a pixel, for example one for each level; the tokens of a pixel follow each other in P.
+        tokens_per_pixel: Tokens of a pixel, for example one for each level; the tokens of a pixel follow each other in P. Below one where
+            several pixels are one token.
         compute_dtype: Dtype of tokens between embedding and head.
     """
 
@@ -81,7 +82,7 @@ class WindowTransformer(Protocol):
         """As above."""
 
     @property
-    def tokens_per_pixel(self) -> int:
+    def tokens_per_pixel(self) -> float:
         """As above."""
 
 
@@ -377,5 +378,5 @@ class Pipeline:
         quadrants = max(1, QUADRANTS // layout.sp)
         pixels = shape.window[0] * shape.window[1] // (layout.sp * quadrants)
         network = next(iter(self.stages.values())).network
-        size = (samples, *windows, quadrants, pixels * network.tokens_per_pixel, network.width)
+        size = (samples, *windows, quadrants, round(pixels * network.tokens_per_pixel), network.width)
         return torch.empty(size, dtype=network.compute_dtype, device="meta", requires_grad=True)

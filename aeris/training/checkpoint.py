@@ -29,12 +29,13 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from aeris.data.disk import write_whole
 from aeris.data.grid import Grid
 from aeris.data.statistics import Statistics
 from aeris.errors import CheckpointError, StoreError
+from aeris.interop.swift import SwiftConfig, SwiftNetwork
 from aeris.model.config import ModelConfig
 from aeris.model.fields import Geography
 from aeris.model.network import Network
@@ -43,6 +44,8 @@ from aeris.run import Run
 from aeris.swipe import Groups
 
 FORMAT = 1
+NETWORKS: dict[str, type[ModelConfig] | type[SwiftConfig]] = {"aeris": ModelConfig, "swift": SwiftConfig}
+"""Networks that a checkpoint may hold, by their name in a manifest."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Checkpoint:
     step: int
     images: int
     skipped: int
-    model: ModelConfig
+    model: ModelConfig | SwiftConfig
     training: TrainingRecipe
     sampling: SamplingRecipe
     interval: np.timedelta64
@@ -92,7 +95,7 @@ class Checkpoint:
             step=manifest["step"],
             images=manifest["images"],
             skipped=manifest["skipped"],
-            model=ModelConfig(**manifest["model"]),
+            model=NETWORKS[manifest.get("network", "aeris")](**manifest["model"]),
             training=TrainingRecipe(**_tuples(manifest["training"])),
             sampling=SamplingRecipe(**_tuples(manifest["sampling"])),
             interval=np.timedelta64(manifest["interval_seconds"], "s"),
@@ -246,6 +249,7 @@ def _manifest(checkpoint: Checkpoint, files: Mapping[str, Any]) -> dict[str, Any
         "step": checkpoint.step,
         "images": checkpoint.images,
         "skipped": checkpoint.skipped,
+        "network": next(name for name, config in NETWORKS.items() if type(checkpoint.model) is config),
         "model": asdict(checkpoint.model),
         "training": asdict(checkpoint.training),
         "sampling": asdict(checkpoint.sampling),
@@ -256,9 +260,14 @@ def _manifest(checkpoint: Checkpoint, files: Mapping[str, Any]) -> dict[str, Any
     }
 
 
+def build(model: ModelConfig | SwiftConfig, blocks: Container[int] | None = None) -> Network | SwiftNetwork:
+    """The network of a checkpoint's dimensions, or that part of it which holds some blocks; its weights are yet to be loaded."""
+    return SwiftNetwork(model, blocks) if isinstance(model, SwiftConfig) else Network(model, blocks=blocks)
+
+
 def load_weights(
     checkpoint: Checkpoint,
-    network: Network,
+    network: nn.Module,
     held: Mapping[str, Tensor] | None = None,
     which: Literal["weights", "average"] = "weights",
 ) -> None:

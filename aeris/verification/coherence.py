@@ -1,7 +1,7 @@
 """Coherence: down to which scale a forecast is where the truth is.
 
 Power says whether a scale is there, coherence whether it is in its place. At degree l, with coefficients a of the forecast and b of the
-truth,
+truth::
 
     r_l = Σ_m Re a_lm b*_lm / √(Σ_m |a_lm|² · Σ_m |b_lm|²),
 

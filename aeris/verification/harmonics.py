@@ -75,7 +75,7 @@ class Sphere:
             DataError: The rows are of no kind that can be analysed exactly.
         """
         grid = Grid.of(field)
-        whole = Grid(np.append(grid.latitude, -90.0), grid.longitude) if grid.pole_dropped else grid
+        whole = grid.whole
         for rows in ROWS:
             if np.allclose(whole.latitude, rows.latitude(len(whole.latitude)), atol=1e-3):
                 return cls(whole, rows.geometry, min(rows.largest_degree(len(whole.latitude)), (grid.shape[1] - 1) // 2))

@@ -1,6 +1,6 @@
 """Zonal spectra: the energy of each wavenumber along the circles of latitude, as WeatherBench 2 defines it.
 
-Along a circle of circumference C = 2πa cos φ with L columns and F_k = L⁻¹ Σ_j f_j exp(-2πikj/L), the energy is
+Along a circle of circumference C = 2πa cos φ with L columns and F_k = L⁻¹ Σ_j f_j exp(-2πikj/L), the energy is::
 
     S_0 = C |F_0|²,    S_k = 2 C |F_k|² for k > 0,    wavelength C / k,
 

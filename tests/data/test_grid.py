@@ -230,13 +230,16 @@ class TestPoleRow:
         )
 
     @pytest.mark.parametrize("vector", [(3.0, -7.0, 5.0), (0.0, 4.0, 0.0)])
-    def test_a_constant_wind_vector_comes_back(self, vector):
+    @pytest.mark.parametrize(("pole", "row", "others"), [(-90.0, -1, slice(None, -1)), (90.0, 0, slice(1, None))])
+    def test_a_constant_wind_vector_comes_back(self, vector, pole, row, others):
         whole = self.winds_of_one_vector(Grid.regular(181, 360), vector)
-        restored = restore_pole_row(drop_pole_row(whole))
-        assert restored.latitude.values[-1] == -90 and Grid.of(restored).same_as(Grid.of(whole))
+        dropped = drop_pole_row(whole, pole)
+        assert Grid.of(dropped).dropped_pole == pole and Grid.of(dropped).whole.same_as(Grid.of(whole))
+        restored = restore_pole_row(dropped)
+        assert restored.latitude.values[row] == pole and Grid.of(restored).same_as(Grid.of(whole))
         for name in whole:
-            np.testing.assert_array_equal(restored[name][:-1], whole[name][:-1])
-            np.testing.assert_allclose(restored[name][-1], whole[name][-1], atol=2e-3)  # 1 - sin 89°, times 7
+            np.testing.assert_array_equal(restored[name][others], whole[name][others])
+            np.testing.assert_allclose(restored[name][row], whole[name][row], atol=2e-3)  # 1 - sin 89°, times 7
 
     def test_solid_body_rotation_stands_still_at_the_pole(self):
         grid = Grid.regular(181, 360)
@@ -245,13 +248,14 @@ class TestPoleRow:
         restored = restore_pole_row(drop_pole_row(ds))
         np.testing.assert_allclose(restored["10m_u_component_of_wind"][-1], 0.0, atol=1e-12)
 
-    def test_a_scalar_takes_the_mean_of_its_neighbours(self):
+    @pytest.mark.parametrize(("pole", "row", "neighbour"), [(-90.0, -1, -2), (90.0, 0, 1)])
+    def test_a_scalar_takes_the_mean_of_its_neighbours(self, pole, row, neighbour):
         grid = Grid.regular(73, 144)
         ds = random_field(grid).to_dataset(name="2m_temperature").assign(planet_modes=("mode", np.arange(5.0)))
         ds = ds.expand_dims(time=2).assign(geopotential=random_field(grid, 1).expand_dims(time=2, level=3).astype("float32"))
         ds["2m_temperature"].attrs["units"] = "K"
-        restored = restore_pole_row(drop_pole_row(ds))
-        np.testing.assert_allclose(restored["2m_temperature"][:, -1], float(ds["2m_temperature"][0, -2].mean()))
+        restored = restore_pole_row(drop_pole_row(ds, pole))
+        np.testing.assert_allclose(restored["2m_temperature"][:, row], float(ds["2m_temperature"][0, neighbour].mean()))
         assert restored.geopotential.dims == ("time", "level", "latitude", "longitude") and restored.geopotential.dtype == np.float32
         assert restored["2m_temperature"].attrs == {"units": "K"}
         assert restored.planet_modes.dims == ds.planet_modes.dims
@@ -278,7 +282,7 @@ class TestPoleRow:
     def test_a_grid_that_lost_no_row_gets_none(self):
         assert Grid(Grid.regular(73, 144).latitude[:-1], Grid.regular(73, 144).longitude).pole_dropped
         for shape in ((73, 144), (32, 64)):
-            assert not Grid.regular(*shape).pole_dropped
+            assert not Grid.regular(*shape).pole_dropped and Grid.regular(*shape).whole.same_as(Grid.regular(*shape))
             with pytest.raises(DataError, match="where it was dropped"):
                 restore_pole_row(random_field(Grid.regular(*shape)).to_dataset(name="t"))
 

@@ -147,6 +147,12 @@ def test_the_loss_of_parts_adds_up_to_the_whole():
     torch.testing.assert_close(whole, (weight * (velocity_ - target) ** 2).sum(-1).mean())
 
 
+def test_levels_of_infinite_curvature_are_evenly_spaced_in_the_logarithm():
+    tangents = np.tan(angles(5, (0.02, 200.0), math.inf)[:-1])
+    np.testing.assert_allclose(tangents, np.geomspace(200.0, 0.02, 5))
+    np.testing.assert_allclose(np.tan(angles(5, (0.02, 200.0), 1e6)[:-1]), tangents, rtol=1e-4)
+
+
 def test_angles_are_log_uniform_in_the_tangent():
     t_B = trigflow.angle(torch.linspace(0, 1, 5, dtype=torch.float64), (0.01, 100.0))
     assert t_B.tan().tolist() == pytest.approx([0.01, 0.1, 1, 10, 100])

@@ -36,8 +36,24 @@ def test_every_file_of_the_bundled_weights_is_whole_and_together_they_are_small(
 
 
 def test_a_name_that_is_not_there_is_refused_with_those_that_are():
-    with pytest.raises(ConfigurationError, match=r"'tiny'.*'demo'.*a run of your own"):
+    with pytest.raises(ConfigurationError, match=r"'tiny'.*'demo', 'aeris-gb', 'swift'.*a run of your own"):
         aeris.load("tiny")
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({}, "without path"),
+        ({"path": "nowhere"}, "'nowhere' is not there"),
+        ({"path": BUNDLED["demo"]}, "is a checkpoint of this package"),
+        ({"path": ".", "interval": "6h"}, "has one step"),
+        ({"path": ".", "rows": "up"}, "rows='up'"),
+        ({"path": ".", "weights": "best"}, "weights='best'"),
+    ],
+)
+def test_arguments_that_do_not_go_with_weights_of_others_are_refused(given, match):
+    with pytest.raises(ConfigurationError, match=match):
+        aeris.load("aeris-gb", **given)
 
 
 def test_bundled_weights_need_no_path():

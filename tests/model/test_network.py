@@ -65,7 +65,7 @@ def textbook(network, noisy, condition, t):
     config = network.config
     order = lambda tokens: to_pixels(tokens, config.window).movedim(1, -1)  # noqa: E731
     x = order(torch.cat([noisy, condition], -1))
-    x = network.embedding.project(x + order(position_field(config.grid, config.inputs, config.window)[None].double()))
+    x = network.embedding.project(x + order(position_field(config.grid, config.inputs, config.window, config.position_rows)[None].double()))
     sinusoids = time_features(t, config.time_features)
     for index, block in enumerate(network.blocks):
         hidden = block.time.hidden(sinusoids) if network.time is None else network.time(sinusoids)
@@ -102,6 +102,7 @@ def inputs(config, batch=2):
         {"time_mlp": "shared"},
         {"shift_every": 2, "depth": 5},
         {"forcings": ()},
+        {"position_rows": (8, -1)},
     ],
     ids=str,
 )
@@ -111,6 +112,22 @@ def test_network_equals_the_textbook_one(changes):
     given = inputs(config)
     ours = to_pixels(network(*given), config.window).movedim(1, -1)
     torch.testing.assert_close(ours, textbook(network, *given), rtol=1e-4, atol=1e-5)  # rotary tables and position are float32
+
+
+def test_rows_may_be_counted_from_a_pole_row_that_was_dropped():
+    grid, channels, window = (8, 16), 10, (4, 4)
+    whole = to_pixels(position_field((12, 16), channels, window)[None], window)[0]  # rows 0 to 11
+    down, up = (to_pixels(position_field(grid, channels, window, rows)[None], window)[0] for rows in ((1, 1), (8, -1)))
+    torch.testing.assert_close(down, whole[:, 1:9])
+    torch.testing.assert_close(up, whole[:, 1:9].flip(1))
+
+
+def test_the_smallest_mean_square_is_that_of_the_configuration():
+    network = Network(replace(SMALL, norm_eps=0.5))
+    norms = [module for module in network.modules() if isinstance(module, RMSNorm)]
+    assert len(norms) == 2 * SMALL.depth + 1
+    for norm in norms:
+        torch.testing.assert_close(norm(torch.full((SMALL.dim,), 0.5)), torch.full((SMALL.dim,), 0.5 / 0.75**0.5))
 
 
 def test_poles_are_no_neighbours_unless_wrapped():

@@ -67,6 +67,7 @@ def test_state_memory_counts_what_the_optimizer_holds():
 def test_snapshot_sets_its_options_together():
     config = presets.snapshot(presets.aeris_1_3b())
     assert (config.rope, config.norm_order, config.polar) == (False, "modulate_norm", "wrap")
+    assert (config.norm_eps, config.position_rows) == (torch.finfo(torch.float32).eps, (1, 1))
 
 
 def test_recipes_hold_the_papers_numbers():
