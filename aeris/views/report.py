@@ -84,7 +84,7 @@ def write_report(
         ("Spectra against the truth", in_columns(_spectra(spectra or xr.Dataset(), channels), "two")),
         ("Rank histograms", in_columns(_ranks(ranks or xr.Dataset(), channels), "two")),
         ("Events", in_columns(_events(events or xr.Dataset()), "two")),
-        ("What was left out", facts_table(exclusions(scores) | _capital(left_out or {}))),
+        ("What was left out", facts_table(exclusions(scores) | _uncounted(ranks, spectra, events) | _capital(left_out or {}))),
         ("How this was made", facts_table(made or {})),
     ]
     write_page(Path(path), title, _summary(scores, channels), sections)
@@ -262,6 +262,17 @@ def exclusions(scores: xr.Dataset) -> dict[str, str]:
         "Left out": str(about.get("left_out", "")),
     }
     return {label: text for label, text in told.items() if text}
+
+
+def _uncounted(ranks: xr.Dataset | None, spectra: xr.Dataset | None, events: xr.Dataset | None) -> dict[str, str]:
+    """What ranks, spectra and events were made without."""
+    members = max((field.attrs.get("left_out_members", 0) for field in (spectra or {}).values()), default=0)
+    counts = {
+        "Initial times and leads without ranks": 0 if ranks is None else ranks.attrs.get("left_out_cases", 0),
+        "Members without spectra": members,
+        "Cases without probabilities of events": 0 if events is None else events.attrs.get("left_out_cases", 0),
+    }
+    return {label: str(count) for label, count in counts.items() if count}
 
 
 def _capital(texts: Mapping[str, str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What holds of scores whatever the numbers are: of members that trade places, of fewer members, of exchangeable ones, of the right forecast."""
+"""What holds of scores whatever the numbers are: members that trade places, fewer members, exchangeable ones, the right forecast."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import aeris
 from aeris.data.grid import Grid
-from aeris.verification import events
+from aeris.verification import events, tails
 from aeris.verification.calibration import rank_histogram
 from aeris.verification.metrics import STATISTICS, energy_score
 from aeris.verification.pairing import Case
@@ -109,9 +109,9 @@ def losses(fc: xr.Dataset, truth: xr.Dataset) -> dict[str, float]:
     return {
         "CRPS": scores[f"crps.{NAME}"].item(),
         "energy score": scores[f"energy_score.{NAME}"].item(),
-        "tail CRPS": events.tail_crps(fc, truth, {NAME: [1.0]})[NAME].item(),
+        "tail CRPS": tails.tail_crps(fc, truth, {NAME: [1.0]})[NAME].item(),
         "Brier score": events.brier_score(events.event_table(fc, truth, {NAME: [1.0]}))[NAME].item(),
-        "quantile score": float(events.quantile_score(fc, truth, [0.1, 0.9])[NAME].sum()),
+        "quantile score": float(tails.quantile_score(fc, truth, [0.1, 0.9])[NAME].sum()),
     }
 
 

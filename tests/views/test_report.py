@@ -127,6 +127,8 @@ def test_a_verification_has_words_curves_tables_parts_and_what_is_missing(verifi
     for title in ("Score against lead", "Scores in numbers", "By region", "Spectra", "Rank histograms", "Events", "What was left out"):
         assert title in text
     assert "Member forecasts missing 2 of 12" in text and "sea surface temperature: " in text
+    for words in ("Initial times and leads without ranks 2", "Members without spectra 2", "Cases without probabilities of events 2"):
+        assert words in text
     assert "Truth, ensemble mean" not in text and "By season" in text
     alt = [attrs["alt"] for tag, attrs in verified.tags if tag == "img"]
     assert len(set(alt)) == len(alt)
