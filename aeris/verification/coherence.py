@@ -72,8 +72,8 @@ def _coherence_of(name: str, pairing: Pairing, normal: System | None) -> xr.Data
     product, forecast, happened = (sums.sel(sum=part, drop=True) for part in sums["sum"].values)
     scale = (forecast * happened) ** 0.5
     about = {"units": "1", "long_name": f"coherence with the truth, {room.attrs['long_name']}"}
-    about |= {"left_out_members": left_out_members(count, pairing)}
-    return (product / scale.where(scale > _ROUNDING * scale.max("degree"))).assign_attrs(about)
+    ratio = product / scale.where(scale > _ROUNDING * scale.max("degree"))
+    return ratio.assign_attrs(about, left_out_members=left_out_members(count, pairing))
 
 
 def _sums_of(name: str, case: Case, usual: xr.DataArray | None, sphere: Sphere, pairing: Pairing) -> np.ndarray:
