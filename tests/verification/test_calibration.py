@@ -64,6 +64,8 @@ def test_cases_without_all_members_do_not_count(beside, monkeypatch):
     found = rank_histogram(fewer, truth)
     xr.testing.assert_allclose(found, rank_histogram(fc.isel(time=[0, 2]), truth))
     assert found.attrs["left_out_cases"] == 2 and rank_histogram(fc, truth).attrs["left_out_cases"] == 0
+    fc["geopotential"][{"time": 2, "number": 0, LEAD: 1, "level": 1}] = np.nan
+    assert rank_histogram(fc, truth).attrs["left_out_cases"] == 1
 
 
 def test_ranks_by_region_and_season_and_with_gaps(beside):
