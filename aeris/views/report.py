@@ -239,7 +239,7 @@ def _confidence(comparisons: pd.DataFrame | None) -> Iterator[str]:
         if len(known):
             yield (
                 f"Of {len(known)} comparisons with {reference} by score, channel and lead, the {system} is better in {better} and worse in "
-                f"{worse} with {100 * known.confidence.iloc[0]:g} % confidence."
+                f"{worse} with {100 * known.confidence.iloc[0]:g} % confidence; of so many a few are by chance."
             )
 
 
