@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import archive_of, canonical, hours
+from array_archives import archive_of, canonical, hours
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
