@@ -9,6 +9,7 @@ Symbols: M members; k of them foretell the event, p = k / M; o is 1 where it cam
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import xarray as xr
 
 from aeris.errors import ConfigurationError
 from aeris.verification.kept import by_initial_time
-from aeris.verification.pairing import LEAD, Case, Gaps, Pairing, Piece, pair, pieces, read_case
+from aeris.verification.pairing import CELLS, LEAD, Case, Gaps, Pairing, Piece, pair, pieces, read_case
 from aeris.verification.regions import Regions, cell_weights, region_weights
 
 Thresholds = Mapping[str, Sequence[float] | xr.DataArray]
@@ -58,8 +59,8 @@ def event_table(
 ) -> xr.Dataset:
     """Counts, by area, how many members foretold an event and whether it came.
 
-    Where the truth is missing, nothing is counted. Cases that lack a member are left out, and told in the attribute
-    ``left_out_cases``: their probabilities would be others.
+    Where the truth is missing, nothing is counted. Cases that lack a member are left out: their probabilities would be others. These and
+    cases without any truth are told in the attribute ``left_out_cases``, by variable, initial time, lead and level.
 
     Args:
         fc: Forecast archive, or the path of one.
@@ -82,7 +83,7 @@ def event_table(
     """
     pairing = pair(fc, truth, gaps)
     check_thresholds(thresholds, pairing)
-    pairing = Pairing(pairing.forecast[list(thresholds)], pairing.truth[list(thresholds)])
+    pairing = replace(pairing, forecast=pairing.forecast[list(thresholds)], truth=pairing.truth[list(thresholds)])
     shares = None if regions is None else region_weights(regions, truth)
     tables = list(
         by_initial_time(
@@ -94,7 +95,9 @@ def event_table(
         )
     )
     whole = xr.concat(tables, "time", combine_attrs="override")
-    return whole.assign_attrs(left_out_cases=sum(table.attrs["left_out_cases"] for table in tables))
+    of_a_start = sum(pairing.room(name, {}, 0.0).size for name in pairing.variables)
+    left_out = sum(table.attrs["left_out_cases"] for table in tables) + pairing.left_out_starts * of_a_start
+    return whole.assign_attrs(left_out_cases=left_out)
 
 
 def _tables(pairing: Pairing, thresholds: Thresholds, above: bool, shares: xr.DataArray | None) -> xr.Dataset:
@@ -109,7 +112,7 @@ def _tables(pairing: Pairing, thresholds: Thresholds, above: bool, shares: xr.Da
         table = pairing.room(name, leading, 0.0)
         for time, piece, case in _cases(pairing, name):
             complete = (case.count == members).values
-            left_out += int((~complete).sum())
+            left_out += int((~complete | ~case.known.any(CELLS).values).sum())
             counted = _count(case, limits.isel(_level_of(piece, limits)), above, members, weights, complete)
             table[{"time": time} | piece] = counted if shares is not None else counted[:, :, :, 0]
         table = table.transpose("time", LEAD, "level", "region", "threshold", FORETOLD, CAME, missing_dims="ignore")

@@ -141,6 +141,9 @@ def test_where_the_truth_lacks_a_time_nothing_is_counted(case):
     gappy = truth.drop_sel(time=happened.time.values[1] + np.timedelta64(6, "h"))
     table = events.event_table(fc, gappy, {NAME: [0.5]}, gaps="skip")
     assert float(table[NAME][{"time": 1, LEAD: 0}].sum()) == 0 and float(table[NAME][{"time": 0, LEAD: 0}].sum()) == pytest.approx(1.0)
+    assert table.attrs["left_out_cases"] == 1
+    late = events.event_table(fc, truth.isel(time=slice(5, None)), {NAME: [0.5]}, gaps="skip")
+    assert late.sizes["time"] == 3 and late.attrs["left_out_cases"] == 2
     with refused(DataError, "lacks 1 of the times"):
         events.event_table(fc, gappy, {NAME: [0.5]})
 
