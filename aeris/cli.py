@@ -346,6 +346,7 @@ def verify(
             ranks=found.ranks,
             spectra=found.spectra,
             events=found.events,
+            comparisons=found.comparisons,
             left_out=found.left_out,
             made=_made(began),
             title=f"Verification of {Path(forecast).name}",

@@ -1,10 +1,11 @@
 """Memory and time of verifying a large archive, beside a plain xarray script and another library that give the same scores.
 
-Makes an archive at 0.25° (721×1440 cells) with 50 members, two variables on five levels and two leads: 4.2 GB for each initial time,
-20.8 GB with five. Its chunks are links to a few files of noise, so that it takes little disk; every one of them is opened, read and
-computed with. Each measurement is a process of its own, which tells its greatest resident memory, its time and its processor time.
+Makes an archive at 0.25° (721×1440 cells) with 50 members, two variables on five levels and one lead: 2.1 GB for each initial time,
+20.8 GB with ten. Its chunks are links to a few files of noise, so that it takes little disk; every one of them is opened, read and
+computed with. Each measurement is a process of its own, which tells its greatest resident memory, its time and its processor time; the
+whole archive is one measurement, which tells them after each initial time.
 
-    python benchmarks/verification.py [--times 5] [--folder FOLDER]
+    python benchmarks/verification.py [--times 10] [--folder FOLDER]
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
 
 MEMBERS, LEVELS, GRID = 50, (200, 300, 500, 700, 850), (721, 1440)
-LEADS = np.array([24, 48], "timedelta64[h]").astype("timedelta64[ns]")
+LEADS = np.array([24], "timedelta64[h]").astype("timedelta64[ns]")
 START = np.datetime64("2020-01-01", "ns")
 DAY = np.timedelta64(24, "h").astype("timedelta64[ns]")
 VARIABLES = {"temperature": (270.0, 10.0), "geopotential": (60_000.0, 900.0)}
@@ -83,16 +85,32 @@ def part(fc: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
     return fc, truth[["temperature"]].isel(level=SMALL["level"]).sel(time=fc.time + fc.prediction_timedelta)
 
 
-def of_aeris(folder: Path, times: int | None) -> dict[str, list[float]]:
-    """All usual scores of so many initial times, or of the small part."""
+def of_aeris(folder: Path) -> dict[str, list[float]]:
+    """All usual scores of the small part."""
     import aeris
 
     fc, truth = opened(folder, None)
-    fc = fc[["temperature"]].isel(SMALL) if times is None else fc.isel(time=slice(times))
-    scores = aeris.verify(fc, truth, baselines=() if times is None else ("persistence",))
+    scores = aeris.verify(fc[["temperature"]].isel(SMALL), truth, baselines=())
     return {
         name: scores[f"{name}.temperature"].values.ravel().tolist() for name in ("rmse", "mae", "bias", "spread", "crps", "rmse_member")
     }
+
+
+def of_all(folder: Path) -> dict[str, list[float]]:
+    """All usual scores of the whole archive beside persistence; what they cost after each initial time."""
+    from aeris.verification import scores
+
+    costs: list[dict[str, float]] = []
+    begin, cpu, means_from = time.perf_counter(), _cpu(), scores.means_from
+
+    def watched(*asked: Any) -> xr.Dataset:
+        means = means_from(*asked)
+        costs.append({"seconds": time.perf_counter() - begin, "cpu": _cpu() - cpu, "peak_gb": _peak_gb()})
+        return means
+
+    scores.means_from = watched
+    scores.verify(*opened(folder, None))
+    return {name: [cost[name] for cost in costs] for name in costs[0]}
 
 
 def of_xarray(folder: Path) -> dict[str, list[float]]:
@@ -152,57 +170,68 @@ def of_scores(folder: Path) -> dict[str, list[float]]:
     return {str(name): values.values.ravel().tolist() for name, values in found.items()}
 
 
+def _cpu() -> float:
+    """Processor seconds of this process."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _peak_gb() -> float:
+    """Greatest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
 def measured(work: Callable[[], dict[str, list[float]]]) -> None:
     """Prints what a piece of work gave and what it cost."""
-    before = resource.getrusage(resource.RUSAGE_SELF)
-    begin = time.perf_counter()
+    begin, before = time.perf_counter(), _cpu()
     found = work()
-    seconds, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    print(json.dumps({"seconds": seconds, "cpu": cpu, "peak_gb": after.ru_maxrss * 1024 / 1e9, "scores": found}))
+    print(json.dumps({"seconds": time.perf_counter() - begin, "cpu": _cpu() - before, "peak_gb": _peak_gb(), "scores": found}))
 
 
-def in_a_process(folder: Path, *words: str) -> dict:
+def in_a_process(folder: Path, name: str) -> dict:
     """The same, in a process of its own."""
-    asked = [sys.executable, __file__, "--folder", str(folder), *words]
+    asked = [sys.executable, __file__, "--folder", str(folder), "--run", name]
     return json.loads(subprocess.run(asked, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
-def compare(folder: Path, times: int) -> None:
-    """Prints a line for each measurement."""
-    size = MEMBERS * len(LEVELS) * len(VARIABLES) * len(LEADS) * GRID[0] * GRID[1] * 4 / 1e9
+def tell(what: str, cost: dict[str, Any], more: str = "") -> None:
+    """Prints a line of costs."""
+    print(f"{what:34} {cost['seconds']:7.1f} s {cost['cpu']:7.1f} s of processor  {cost['peak_gb']:5.2f} GB  {more}", flush=True)
 
-    def tell(what: str, cost: dict, more: str) -> None:
-        print(f"{what:34} {cost['seconds']:7.1f} s {cost['cpu']:7.1f} s of processor  {cost['peak_gb']:5.2f} GB  {more}", flush=True)
 
-    own = in_a_process(folder, "--run", "part")
-    tell("aeris, two fields of 50 members", own, "")
+def compare(folder: Path) -> None:
+    """Prints what the small part costs here and elsewhere."""
+    own = in_a_process(folder, "part")
+    tell("aeris, two fields of 50 members", own)
     for name in ("xarray", "scores"):
-        other = in_a_process(folder, "--run", name)
+        other = in_a_process(folder, name)
         worst = max(np.max(np.abs(np.subtract(other["scores"][key], own["scores"][key]))) for key in other["scores"])
         tell(f"{name}, the same", other, f"{other['cpu'] / own['cpu']:.2f} times the processor time; scores differ by {worst:.1e}")
-    for count in sorted({1, (times + 1) // 2, times}):
-        cost = in_a_process(folder, "--run", str(count))
+
+
+def grow(folder: Path) -> None:
+    """Prints what the whole archive has cost after each initial time."""
+    size = MEMBERS * len(LEVELS) * len(VARIABLES) * len(LEADS) * GRID[0] * GRID[1] * 4 / 1e9
+    costs = in_a_process(folder, "all")["scores"]
+    for count, parts in enumerate(zip(*costs.values(), strict=True), 1):
+        cost = dict(zip(costs, parts, strict=True))
         tell(f"aeris, {count} initial times, {count * size:.1f} GB", cost, f"{cost['cpu'] / count:.1f} s of processor each")
 
 
 def main() -> None:
     asked = argparse.ArgumentParser()
-    asked.add_argument("--times", type=int, default=5)
+    asked.add_argument("--times", type=int, default=10)
     asked.add_argument("--folder", type=Path)
     asked.add_argument("--run")
     given = asked.parse_args()
+    works = {"xarray": of_xarray, "scores": of_scores, "part": of_aeris, "all": of_all}
     if given.run:
-        others = {
-            "xarray": lambda: of_xarray(given.folder),
-            "scores": lambda: of_scores(given.folder),
-            "part": lambda: of_aeris(given.folder, None),
-        }
-        measured(others.get(given.run) or (lambda: of_aeris(given.folder, int(given.run))))
+        measured(lambda: works[given.run](given.folder))
         return
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         make(Path(folder), given.times)
-        compare(Path(folder), given.times)
+        compare(Path(folder))
+        grow(Path(folder))
 
 
 if __name__ == "__main__":

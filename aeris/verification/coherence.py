@@ -20,8 +20,8 @@ import xarray as xr
 from aeris.verification.baselines import System, climatological
 from aeris.verification.climatology import Climatology, climatology_of
 from aeris.verification.harmonics import Sphere, whole_scalar
-from aeris.verification.pairing import CELLS, LEAD, Case, Pairing, pair, pieces, read_case
-from aeris.verification.spectra import whole_maps
+from aeris.verification.pairing import CELLS, LEAD, Case, Gaps, Pairing, pair, pieces, read_case
+from aeris.verification.spectra import left_out_members, whole_maps
 
 SYSTEMS = ("members", "mean")
 
@@ -29,23 +29,28 @@ _ROUNDING = 1e-24
 """Share of the largest power below which a power is what rounding left."""
 
 
-def coherence(fc: xr.Dataset | str | Path, truth: xr.Dataset, climatology: xr.Dataset | Climatology | None = None) -> xr.Dataset:
+def coherence(
+    fc: xr.Dataset | str | Path, truth: xr.Dataset, climatology: xr.Dataset | Climatology | None = None, *, gaps: Gaps = "refuse"
+) -> xr.Dataset:
     """Correlation of the forecast with the truth at each spherical-harmonic degree.
 
     Args:
         fc: Forecast archive, or the path of one.
         truth: Canonical dataset, as for `aeris.verify`.
         climatology: As for `aeris.verify`; its mean is taken off both. Without it the largest scales are coherent by their climate alone.
+        gaps: Where the truth lacks a time, ``"refuse"``, or ``"skip"`` it and count it.
 
     Returns:
         Dataset of the common variables, ``(system, prediction_timedelta, [level,] degree)``, without unit: 1 is perfect, 0 no better than
         chance. The systems are ``"members"``, each member with the truth, and ``"mean"``, the mean of the members that are there. Sea
         surface temperature over land is filled with its freezing point in both. NaN where no member is there, or a degree has no power.
+        Members that are missing, or without truth, are left out; ``left_out_members`` counts them as in
+        `aeris.verification.spectra.mean_power`.
 
     Raises:
         DataError: Forecast, truth and climatology do not fit together, the grid cannot be analysed, or a field has gaps.
     """
-    pairing = pair(fc, truth)
+    pairing = pair(fc, truth, gaps)
     normal = None if climatology is None else climatological(pairing, climatology_of(climatology))
     return xr.Dataset({name: _coherence_of(name, pairing, normal) for name in pairing.variables})
 
@@ -55,7 +60,7 @@ def _coherence_of(name: str, pairing: Pairing, normal: System | None) -> xr.Data
     sphere = Sphere.of(pairing.forecast)
     room = pairing.room(name, {"sum": ["product", "forecast", "truth"], "system": list(SYSTEMS)}, 0.0)
     sums = room.expand_dims(degree=np.arange(sphere.largest + 1), axis=-1).copy()
-    alone = Pairing(pairing.forecast[[name]], pairing.truth[[name]])
+    alone, count = Pairing(pairing.forecast[[name]], pairing.truth[[name]]), pairing.room(name, {}, 0.0)
     for time in pairing.times:
         members, truth = alone.members(time)[name], alone.truth_after(time)[name]
         usual = None if normal is None else normal(time)[name].mean("number")
@@ -63,10 +68,12 @@ def _coherence_of(name: str, pairing: Pairing, normal: System | None) -> xr.Data
             case = read_case(members.isel(piece), truth.isel(piece))
             mean = None if usual is None else usual.isel(piece)
             sums[piece] += _sums_of(name, case, mean, sphere, pairing)
+            count[piece] += (case.there & case.known.any(CELLS)).sum("number")
     product, forecast, happened = (sums.sel(sum=part, drop=True) for part in sums["sum"].values)
     scale = (forecast * happened) ** 0.5
     about = {"units": "1", "long_name": f"coherence with the truth, {room.attrs['long_name']}"}
-    return (product / scale.where(scale > _ROUNDING * scale.max("degree"))).assign_attrs(about)
+    ratio = product / scale.where(scale > _ROUNDING * scale.max("degree"))
+    return ratio.assign_attrs(about, left_out_members=left_out_members(count, pairing))
 
 
 def _sums_of(name: str, case: Case, usual: xr.DataArray | None, sphere: Sphere, pairing: Pairing) -> np.ndarray:

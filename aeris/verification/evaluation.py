@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from aeris.errors import ConfigurationError, DataError
@@ -18,9 +19,12 @@ from aeris.verification.baselines import Others
 from aeris.verification.calibration import rank_histogram
 from aeris.verification.climatology import Climatology
 from aeris.verification.events import Thresholds, event_table
+from aeris.verification.metrics import METRICS
 from aeris.verification.pairing import LEAD, Gaps, Pairing, pair
 from aeris.verification.regions import Regions
-from aeris.verification.scores import verify
+from aeris.verification.scorecard import scorecard
+from aeris.verification.scores import mean_statistics, scores_of
+from aeris.verification.significance import overlap
 from aeris.verification.spectra import mean_power
 
 Channel = tuple[str, int | None]
@@ -36,6 +40,9 @@ FAVOURITES: tuple[Channel, ...] = (
 SHOWN_LEADS, TRANSFORMED = 5, 8
 """Leads of which ranks and spectra are shown, and members of which spectra are taken."""
 
+COMPARED, COMPARED_LEADS = ("crps", "rmse", "acc"), 8
+"""Scores by which systems are compared, where they are there, and at how many leads."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -46,6 +53,8 @@ class Evaluation:
         ranks: From `aeris.verification.calibration.rank_histogram`, of a few channels and leads; None for a single member.
         spectra: From `aeris.verification.spectra.mean_power`, of a few channels, leads and members; None where they cannot be taken.
         events: From `aeris.verification.events.event_table`; None without thresholds.
+        comparisons: From `aeris.verification.scorecard.scorecard`, of the forecast against each of its baselines on a few channels and
+            leads; None without baselines or with too few initial times.
         left_out: What is None, and why.
     """
 
@@ -53,6 +62,7 @@ class Evaluation:
     ranks: xr.Dataset | None = None
     spectra: xr.Dataset | None = None
     events: xr.Dataset | None = None
+    comparisons: pd.DataFrame | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -70,7 +80,7 @@ def evaluate(
     keep: str | Path | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """Scores a forecast as `aeris.verify` does, and takes ranks, spectra and tables of events.
+    """Scores a forecast as `aeris.verify` does, compares it with its baselines, and takes ranks, spectra and tables of events.
 
     Args:
         fc: As for `aeris.verify`, as are those that are not named here.
@@ -100,9 +110,10 @@ def evaluate(
     def kept(what: str) -> Path | None:
         return None if keep is None else Path(keep) / what
 
-    how = {"metrics": metrics, "regions": regions, "seasons": seasons, "gaps": gaps}
-    scores = verify(fc, truth, climatology, baselines, **how, keep=kept("scores"), progress=progress)  # type: ignore[arg-type]
-    left_out: dict[str, str] = {}
+    how = {"metrics": metrics, "regions": regions, "gaps": gaps}
+    means = mean_statistics(fc, truth, climatology, baselines, **how, keep=kept("scores"), progress=progress)  # type: ignore[arg-type]
+    scores = scores_of(means, seasons=seasons)
+    comparisons, left_out = _comparisons(means, shown)
     some = Pairing(shown.forecast.isel(number=slice(TRANSFORMED)), shown.truth)
     tasks: dict[str, Callable[[], xr.Dataset]] = {
         "ranks": lambda: rank_histogram(shown.forecast, shown.truth, keep=kept("ranks"), progress=progress),
@@ -118,7 +129,33 @@ def evaluate(
             found[what] = task()
         except DataError as refusal:
             left_out[what] = f"{refusal.found}. {refusal.rule}"
-    return Evaluation(scores, **found, left_out=left_out)
+    return Evaluation(scores, **found, comparisons=comparisons, left_out=left_out)
+
+
+def _comparisons(means: xr.Dataset, shown: Pairing) -> tuple[pd.DataFrame | None, dict[str, str]]:
+    """Scorecards of the forecast against each of its baselines, and which of them cannot be."""
+    own, *others = map(str, means.system.values)
+    scores = [name for name in COMPARED if set(METRICS[name].statistics) <= set(means.statistic.values)]
+    if not others or not scores:
+        return None, {}
+    some = means[list(shown.variables)].isel({LEAD: spread_out(means.sizes[LEAD], COMPARED_LEADS)})
+    some = some.sel(level=shown.forecast.level) if "level" in some.dims else some
+    some = some.sel(region=main_region(some), drop=True) if "region" in some.dims else some
+    possible = 2 * overlap(some) <= some.sizes["time"] if some.sizes["time"] > 1 else np.full(some.sizes[LEAD], False)
+    left_out = {}
+    if possible.any() and not possible.all():
+        hours = some[LEAD].values[~possible].min() / np.timedelta64(1, "h")
+        left_out[f"comparison from {hours:g} h on"] = "Initial times that share no weather are fewer than two blocks"
+        some = some.isel({LEAD: np.flatnonzero(possible)})
+    try:
+        return pd.concat([scorecard(some, other, system=own, scores=scores) for other in others], ignore_index=True), left_out
+    except DataError as refusal:
+        return None, {"comparison": f"{refusal.found}. {refusal.rule}"}
+
+
+def main_region(ds: xr.Dataset) -> str:
+    """The region that stands for all: the globe where it is there, else the first."""
+    return "global" if "global" in ds.region.values else str(ds.region.values[0])
 
 
 def _check_variables(thresholds: Thresholds, pairing: Pairing) -> None:

@@ -8,16 +8,16 @@ Symbols: M members; k of them foretell the event, p = k / M; o is 1 where it cam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from aeris.errors import ConfigurationError, DataError
+from aeris.errors import ConfigurationError
 from aeris.verification.kept import by_initial_time
-from aeris.verification.metrics import fair_crps
-from aeris.verification.pairing import CELLS, LEAD, Case, Pairing, Piece, pair, pieces, read_case
+from aeris.verification.pairing import CELLS, LEAD, Case, Gaps, Pairing, Piece, pair, pieces, read_case
 from aeris.verification.regions import Regions, cell_weights, region_weights
 
 Thresholds = Mapping[str, Sequence[float] | xr.DataArray]
@@ -53,13 +53,14 @@ def event_table(
     *,
     above: bool = True,
     regions: Regions | None = None,
+    gaps: Gaps = "refuse",
     keep: str | Path | None = None,
     progress: bool = False,
 ) -> xr.Dataset:
     """Counts, by area, how many members foretold an event and whether it came.
 
-    Where the truth is missing, nothing is counted. Cases that lack a member are left out, and told in the attribute
-    ``left_out_cases``: their probabilities would be others.
+    Where the truth is missing, nothing is counted. Cases that lack a member are left out: their probabilities would be others. These and
+    cases without any truth are told in the attribute ``left_out_cases``, by variable, initial time, lead and level.
 
     Args:
         fc: Forecast archive, or the path of one.
@@ -67,20 +68,22 @@ def event_table(
         thresholds: Of each variable to look at, in its unit.
         above: Whether the event is to be above the threshold; else below.
         regions: Over which to add up, as for `aeris.verify`; None is the globe.
+        gaps: Where the truth lacks a time, ``"refuse"``, or ``"skip"`` it: nothing is counted there.
         keep: Folder in which the table of each initial time is kept, as for `aeris.verify`.
         progress: Whether to show a progress bar.
 
     Returns:
         Dataset with one table for each variable, ``(time, prediction_timedelta, [level,] [region,] threshold, foretold, came)``:
-        the part of the globe's area with so many members (0 to M) and that outcome (0, 1).
+        the part of the globe's area with so many members (0 to M) and that outcome (0, 1). Of a season it is
+        ``table.isel(time=table.time.dt.season == "DJF")``.
 
     Raises:
         DataError: Forecast and truth do not fit together.
         ConfigurationError: A threshold is of a variable that is not compared, or is no number.
     """
-    pairing = pair(fc, truth)
-    _check_thresholds(thresholds, pairing)
-    pairing = Pairing(pairing.forecast[list(thresholds)], pairing.truth[list(thresholds)])
+    pairing = pair(fc, truth, gaps)
+    check_thresholds(thresholds, pairing)
+    pairing = replace(pairing, forecast=pairing.forecast[list(thresholds)], truth=pairing.truth[list(thresholds)])
     shares = None if regions is None else region_weights(regions, truth)
     tables = list(
         by_initial_time(
@@ -92,7 +95,9 @@ def event_table(
         )
     )
     whole = xr.concat(tables, "time", combine_attrs="override")
-    return whole.assign_attrs(left_out_cases=sum(table.attrs["left_out_cases"] for table in tables))
+    of_a_start = sum(pairing.room(name, {}, 0.0).size for name in pairing.variables)
+    left_out = sum(table.attrs["left_out_cases"] for table in tables) + pairing.left_out_starts * of_a_start
+    return whole.assign_attrs(left_out_cases=left_out)
 
 
 def _tables(pairing: Pairing, thresholds: Thresholds, above: bool, shares: xr.DataArray | None) -> xr.Dataset:
@@ -101,13 +106,13 @@ def _tables(pairing: Pairing, thresholds: Thresholds, above: bool, shares: xr.Da
     weights = cell_weights(pairing.cell_area, shares, pairing.truth.sizes["longitude"])
     tables, left_out = {}, 0
     for name in pairing.variables:
-        limits = _limits(thresholds[name], pairing.forecast[name])
+        limits = limits_of(thresholds[name], pairing.forecast[name])
         leading = {"time": pairing.times, "threshold": limits.threshold.values, FORETOLD: np.arange(members + 1), CAME: [0, 1]}
         leading |= {} if shares is None else {"region": shares.region.values}
         table = pairing.room(name, leading, 0.0)
         for time, piece, case in _cases(pairing, name):
             complete = (case.count == members).values
-            left_out += int((~complete).sum())
+            left_out += int((~complete | ~case.known.any(CELLS).values).sum())
             counted = _count(case, limits.isel(_level_of(piece, limits)), above, members, weights, complete)
             table[{"time": time} | piece] = counted if shares is not None else counted[:, :, :, 0]
         table = table.transpose("time", LEAD, "level", "region", "threshold", FORETOLD, CAME, missing_dims="ignore")
@@ -115,7 +120,8 @@ def _tables(pairing: Pairing, thresholds: Thresholds, above: bool, shares: xr.Da
     return xr.Dataset(tables, attrs={"members": members, "left_out_cases": left_out})
 
 
-def _check_thresholds(thresholds: Thresholds, pairing: Pairing) -> None:
+def check_thresholds(thresholds: Thresholds, pairing: Pairing) -> None:
+    """Refuses thresholds of what is not compared, and such as are no numbers."""
     absent = [name for name in thresholds if name not in pairing.variables]
     if absent or not thresholds:
         raise ConfigurationError(
@@ -130,7 +136,7 @@ def _check_thresholds(thresholds: Thresholds, pairing: Pairing) -> None:
             )
 
 
-def _limits(values: Sequence[float] | xr.DataArray, field: xr.DataArray) -> xr.DataArray:
+def limits_of(values: Sequence[float] | xr.DataArray, field: xr.DataArray) -> xr.DataArray:
     """Thresholds with a dimension and coordinate ``threshold``, at the levels of the variable."""
     if isinstance(values, xr.DataArray):
         values = values.sel(level=field.level) if "level" in values.dims else values
@@ -304,92 +310,3 @@ def economic_value(table: xr.Dataset, cost_loss: Sequence[float]) -> xr.Dataset:
         saved = least - curves[f"false_alarms.{name}"] * ratio * (1 - came) + curves[f"hits.{name}"] * came * (1 - ratio) - came
         values[name] = (saved / (least - came * ratio)).max("act_from")
     return xr.Dataset(values)
-
-
-def tail_crps(fc: xr.Dataset | str | Path, truth: xr.Dataset, thresholds: Thresholds, *, above: bool = True) -> xr.Dataset:
-    """Threshold-weighted CRPS: the fair CRPS of max(x, threshold), which sees what lies above it alone (Allen et al. 2023,
-    https://doi.org/10.1137/22M1532184).
-
-    Args:
-        fc: Forecast archive, or the path of one.
-        truth: Canonical dataset, as for `aeris.verify`.
-        thresholds: Of each variable to look at, in its unit.
-        above: Whether the upper tail is meant; else min(x, threshold).
-
-    Returns:
-        Dataset of those variables, in their unit, ``(threshold, prediction_timedelta, [level])``.
-
-    Raises:
-        DataError: Forecast and truth do not fit together.
-        ConfigurationError: A threshold is of a variable that is not compared, or is no number.
-    """
-    pairing = pair(fc, truth)
-    _check_thresholds(thresholds, pairing)
-    keep = np.fmax if above else np.fmin
-
-    def cut(field: xr.Variable, limit: xr.Variable) -> xr.Variable:
-        kept: xr.Variable = xr.apply_ufunc(keep, field, limit)
-        return kept.transpose(*field.dims).where(field.notnull())
-
-    def score(case: Case, limit: xr.Variable) -> xr.Variable:
-        return fair_crps(Case.of(cut(case.members, limit), cut(case.truth, limit)))
-
-    return xr.Dataset(
-        {name: _mean_score(pairing, name, _limits(limits, pairing.forecast[name]), score) for name, limits in thresholds.items()}
-    )
-
-
-def quantile_score(fc: xr.Dataset | str | Path, truth: xr.Dataset, quantiles: Sequence[float]) -> xr.Dataset:
-    """Pinball loss of the ensemble's quantiles x_q: E (1[y < x_q] − q) (x_q − y) (Koenker & Bassett 1978).
-
-    Quantiles are interpolated between the members that are there, as numpy does by default.
-
-    Args:
-        fc: Forecast archive, or the path of one.
-        truth: Canonical dataset, as for `aeris.verify`.
-        quantiles: Levels q, between 0 and 1.
-
-    Returns:
-        Dataset of the variables, in their unit, ``(quantile, prediction_timedelta, [level])``.
-
-    Raises:
-        DataError: Forecast and truth do not fit together.
-        ConfigurationError: A level is not between 0 and 1.
-    """
-    levels = np.atleast_1d(np.asarray(quantiles, float))
-    if not len(levels) or not ((levels > 0) & (levels < 1)).all():
-        raise ConfigurationError(f"quantiles={quantiles}", "A quantile's level lies between 0 and 1", "Use for example [0.1, 0.9]")
-    pairing = pair(fc, truth)
-
-    def score(case: Case, level: xr.Variable) -> xr.Variable:
-        drawn = xr.Variable(case.truth.dims, _quantile(case.members.transpose("number", *case.truth.dims).values, float(level)))
-        return ((case.truth < drawn) - level) * (drawn - case.truth.astype("float64"))
-
-    limits = xr.DataArray(levels, {"quantile": levels}, "quantile")
-    return xr.Dataset({name: _mean_score(pairing, name, limits, score) for name in pairing.variables})
-
-
-def _quantile(members: np.ndarray, level: float) -> np.ndarray:
-    """The quantile along the first axis of the members that are there."""
-    there = ~np.isnan(members).all(axis=tuple(range(1, members.ndim)))
-    whole = members[there].astype("float64")
-    if not np.isnan(whole).any():
-        return np.quantile(whole, level, axis=0)
-    return np.nanquantile(whole, level, axis=0)
-
-
-def _mean_score(pairing: Pairing, name: str, limits: xr.DataArray, score: Callable[[Case, xr.Variable], xr.Variable]) -> xr.DataArray:
-    """A score of each limit, averaged over cells by area and over initial times."""
-    dim = next(dim for dim in ("threshold", "quantile") if dim in limits.dims)
-    summed = pairing.room(name, {dim: limits[dim].values}, 0.0)
-    area = summed.copy()
-    for _, piece, case in _cases(Pairing(pairing.forecast[[name]], pairing.truth[[name]]), name):
-        weights = pairing.cell_area * case.known
-        for number in range(limits.sizes[dim]):
-            limit = limits.isel(_level_of(piece, limits)).isel({dim: number}, drop=True).variable
-            field = score(case, limit).where(case.known, 0.0)
-            summed[{dim: number} | piece] += (field * weights).sum(CELLS).transpose(*case.count.dims).values
-            area[{dim: number} | piece] += weights.sum(CELLS).transpose(*case.count.dims).values
-    if not float(area.sum()) > 0:
-        raise DataError(f"No case of {name} can be scored", "Truth and at least one member must be there", "Let the forecast finish first")
-    return (summed / area.where(area > 0)).assign_attrs(summed.attrs)

@@ -27,7 +27,7 @@ from scipy.stats import f as f_distribution
 
 from aeris.errors import DataError
 from aeris.verification.calibration import need_members, ranks_of
-from aeris.verification.pairing import LEAD, Pairing, pair
+from aeris.verification.pairing import LEAD, Gaps, Pairing, pair
 
 FEWEST = 8
 """Blocks without which nothing is said."""
@@ -35,7 +35,7 @@ FEWEST = 8
 COMPONENTS = ("all", "bias", "convexity")
 
 
-def rank_flatness(fc: xr.Dataset | str | Path, truth: xr.Dataset, block: int | None = None) -> xr.Dataset:
+def rank_flatness(fc: xr.Dataset | str | Path, truth: xr.Dataset, block: int | None = None, *, gaps: Gaps = "refuse") -> xr.Dataset:
     """Tests whether rank histograms are flat, with an account of how cells and neighbouring initial times depend on each other.
 
     Args:
@@ -43,18 +43,20 @@ def rank_flatness(fc: xr.Dataset | str | Path, truth: xr.Dataset, block: int | N
         truth: Canonical dataset, as for `aeris.verify`.
         block: Successive initial times of a block; None takes the lead over their spacing, rounded up, since forecasts that overlap share
             weather. Initial times that fill no block, at the end, are left out.
+        gaps: Where the truth lacks a time, ``"refuse"``, or ``"skip"`` it.
 
     Returns:
         Dataset, for each variable ``(prediction_timedelta, [level,] component)``, the components being ``"all"``, ``"bias"`` and
         ``"convexity"``: ``p_value.*``, two-sided; ``chi_square.*``, Pearson's statistic and its parts for the effective cases;
         ``departure.*``, what of it does not depend on their number: for ``"all"`` the root of k Σ (f_i − 1/k)², for the others signed,
         positive bias where the truth ranks too high (the members are too low) and positive convexity where it falls too often outside
-        them (too narrow). ``effective_cases.*`` and ``blocks.*`` ``(prediction_timedelta, [level])``. NaN with fewer than `FEWEST` blocks.
+        them (too narrow). ``effective_cases.*`` and ``blocks.*``, how many counted, ``(prediction_timedelta, [level])``. NaN with fewer
+        than `FEWEST` blocks.
 
     Raises:
         DataError: Forecast and truth do not fit together, the forecast has one member only, or no lead has `FEWEST` blocks.
     """
-    pairing = pair(fc, truth)
+    pairing = pair(fc, truth, gaps)
     need_members(pairing)
     lengths = _lengths(pairing, block)
     found: dict[str, xr.DataArray] = {}

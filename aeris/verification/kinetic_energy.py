@@ -18,7 +18,8 @@ from aeris.data.spherical import RADIUS
 from aeris.data.variables import WIND_PAIRS
 from aeris.errors import DataError
 from aeris.verification.harmonics import Sphere, whole_wind
-from aeris.verification.pairing import CELLS, Pairing, pair, pieces, read_case
+from aeris.verification.pairing import CELLS, Gaps, Pairing, pair, pieces, read_case
+from aeris.verification.spectra import left_out_members
 
 PARTS = ("rotational", "divergent")
 ENERGIES = dict(zip(("10m_kinetic_energy", "kinetic_energy"), WIND_PAIRS, strict=True))
@@ -64,22 +65,24 @@ def kinetic_energy(u: xr.DataArray, v: xr.DataArray) -> xr.DataArray:
     return spectrum.assign_coords(part=np.array(PARTS, object), degree=np.arange(sphere.largest + 1)).assign_attrs(about)
 
 
-def mean_kinetic_energy(fc: xr.Dataset | str | Path, truth: xr.Dataset) -> xr.Dataset:
+def mean_kinetic_energy(fc: xr.Dataset | str | Path, truth: xr.Dataset, *, gaps: Gaps = "refuse") -> xr.Dataset:
     """Kinetic energy of the members and of the truth at the valid times, each averaged over members and initial times.
 
     Args:
         fc: Forecast archive, or the path of one.
         truth: Canonical dataset, as for `aeris.verify`.
+        gaps: Where the truth lacks a time, ``"refuse"``, or ``"skip"`` it and count it.
 
     Returns:
         Dataset of ``"kinetic_energy"`` and ``"10m_kinetic_energy"``, as far as both hold both winds, in m² s⁻²:
-        ``(system, prediction_timedelta, [level,] part, degree)``. Members that are not there are left out.
+        ``(system, prediction_timedelta, [level,] part, degree)``. Members that are not there, or without truth, are left out;
+        ``left_out_members`` counts them as in `aeris.verification.spectra.mean_power`.
         `aeris.verification.spectra.ratio_of` makes ratios of it.
 
     Raises:
         DataError: Forecast and truth do not fit together, hold no pair of winds, the grid cannot be analysed, or a field has gaps.
     """
-    pairing = pair(fc, truth)
+    pairing = pair(fc, truth, gaps)
     found = {name: winds for name, winds in ENERGIES.items() if set(winds) <= set(pairing.variables)}
     if not found:
         raise DataError(
@@ -100,14 +103,16 @@ def _mean_energy(winds: tuple[str, str], pairing: Pairing) -> xr.DataArray:
         members, truth = pairing.members(time), pairing.truth_after(time)
         for piece in pieces(members[winds[0]]):
             cases = [read_case(members[name].isel(piece), truth[name].isel(piece)) for name in winds]
+            known = cases[0].known.any(CELLS) & cases[1].known.any(CELLS)
             for order, fields in enumerate(
                 ([case.members for case in cases], [case.truth.set_dims(("number", *case.truth.dims)) for case in cases])
             ):
-                there = fields[0].notnull().any(CELLS) & fields[1].notnull().any(CELLS)
+                there = fields[0].notnull().any(CELLS) & fields[1].notnull().any(CELLS) & known
                 u, v = (xr.DataArray(field.where(there, 0.0), cells) for field in fields)
                 total[{"system": order} | piece] += kinetic_energy(u, v).sum("number").values
                 count[{"system": order} | piece] += there.sum("number")
-    return (total / count.where(count > 0)).assign_attrs(units="m**2 s**-2")
+    left_out = left_out_members(count.sel(system="forecast"), pairing)
+    return (total / count.where(count > 0)).assign_attrs(units="m**2 s**-2", left_out_members=left_out)
 
 
 def flow(u: xr.DataArray, v: xr.DataArray) -> xr.Dataset:

@@ -205,4 +205,17 @@ METRICS: dict[str, Metric] = {
         loss=lambda ratio: ratio.where(ratio >= 1.0, 1.0 / ratio),
     ),
 }
-"""Scores by name."""
+"""Scores by name. All have the unit of the variable but for ``acc`` and ``spread_skill``, which have none. With the unbiased variance s² of
+the members they are
+
+- ``rmse``: √E (x̄ − y)²
+- ``rmse_debiased``: √E [(x̄ − y)² − s² / M] (Rasp et al. 2024, https://doi.org/10.1029/2023MS004019)
+- ``rmse_member``: √E mean_m (x_m − y)²
+- ``mae``: ``E |x̄ − y|``
+- ``bias``: E (x̄ − y)
+- ``acc``: E (x̄ − c)(y − c) / √(E (x̄ − c)² · E (y − c)²), not centred (Wilks 2011, Statistical Methods in the Atmospheric Sciences)
+- ``crps``: ``E [mean_m |x_m − y| − Σ_mn |x_m − x_n| / (2 M (M − 1))]`` (Ferro 2014, https://doi.org/10.1002/qj.2270)
+- ``energy_score``: the same of whole fields, the norm for the modulus (Gneiting & Raftery 2007, https://doi.org/10.1198/016214506000001437)
+- ``spread``: √E s²
+- ``spread_skill``: √((M + 1) / M · E s² / E (x̄ − y)²) (Fortin et al. 2014, https://doi.org/10.1175/JHM-D-14-0008.1)
+"""

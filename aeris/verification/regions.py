@@ -71,6 +71,7 @@ REGIONS: dict[str, Box] = {
     "ausnz": Box(-45, -12.5, 120, 175),
     "arctic": Box(60, 90),
     "antarctic": Box(-90, -60),
+    "asia": Box(0, 78, 60, 190, land=True),
     "africa": Box(-35, 37, 342, 52, land=True),
     "south-america": Box(-56, 13, 278, 326, land=True),
     "global_land": Box(land=True),

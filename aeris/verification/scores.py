@@ -19,12 +19,10 @@ from aeris.verification.metrics import FIELD_STATISTICS, METRICS, STATISTICS, Me
 from aeris.verification.pairing import LEAD, NO_CLIMATOLOGY, Case, Gaps, Pairing, Piece, pair, pieces, read_case
 from aeris.verification.references import Others, meet
 from aeris.verification.regions import Regions, cell_weights, region_weights
+from aeris.verification.seasons import SEASONS
 
 AREA, MEMBERS = "area", "members"
 """Names under which the mean statistics carry the part of the globe that was averaged over, and how many members there were."""
-
-SEASONS = ("DJF", "MAM", "JJA", "SON")
-"""Three months each, by their initials."""
 
 
 def verify(

@@ -6,7 +6,7 @@ by least squares, for each hour of the day by itself. Three harmonics are those 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,9 @@ import xarray as xr
 
 from aeris.errors import ConfigurationError, DataError
 from aeris.verification.pairing import PIECE_VALUES
+
+SEASONS = ("DJF", "MAM", "JJA", "SON")
+"""Three months each, by their initials."""
 
 YEAR = np.timedelta64(1, "D").astype("timedelta64[ns]").astype(np.int64) * 365.2425
 
@@ -88,6 +91,25 @@ class AnnualCycle:
         """
         cycle = self.at(series[dim].values if valid is None else valid, dim).assign_coords({dim: series[dim]})
         return (series - cycle).transpose(*series.dims).assign_attrs(series.attrs)
+
+
+def sums_by_season(parts: Iterable[xr.Dataset], times: np.ndarray, seasons: bool) -> xr.Dataset:
+    """Sums of what single initial times gave.
+
+    Args:
+        parts: A dataset for each initial time, of one shape.
+        times: The initial times.
+        seasons: Whether to sum over the initial times of each season too.
+
+    Returns:
+        The sum; with `seasons` along ``season``: ``"all"``, then those that occur.
+    """
+    sums: dict[str, xr.Dataset] = {}
+    for part, name in zip(parts, pd.DatetimeIndex(times).month % 12 // 3, strict=True):
+        for season in ("all", SEASONS[name]) if seasons else ("all",):
+            sums[season] = sums[season] + part if season in sums else part
+    held = [season for season in ("all", *SEASONS) if season in sums]
+    return xr.concat([sums[season] for season in held], xr.Variable("season", np.array(held, object))) if seasons else sums["all"]
 
 
 def _basis(times: np.ndarray, harmonics: int) -> np.ndarray:

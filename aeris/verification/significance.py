@@ -103,7 +103,7 @@ def _blocks(means: xr.Dataset, block: int | None) -> np.ndarray:
     times = means.sizes["time"]
     if times < FEWEST:
         raise DataError(f"There are {times} initial times", f"A comparison needs at least {FEWEST}", "Forecast from more dates")
-    blocks = np.maximum(_overlap(means), round(times ** (1 / 3))) if block is None else np.full(means.sizes[LEAD], block)
+    blocks = np.maximum(overlap(means), round(times ** (1 / 3))) if block is None else np.full(means.sizes[LEAD], block)
     if blocks.min() < 1 or 2 * blocks.max() > times:
         raise DataError(
             f"Blocks of {blocks.max()} initial times among {times}",
@@ -113,8 +113,8 @@ def _blocks(means: xr.Dataset, block: int | None) -> np.ndarray:
     return blocks
 
 
-def _overlap(means: xr.Dataset) -> np.ndarray:
-    """h of each lead."""
+def overlap(means: xr.Dataset) -> np.ndarray:
+    """h of each lead: how many successive initial times share weather."""
     spacing = np.median(np.diff(means.time.values)).astype("timedelta64[ns]")
     return np.maximum(1, np.ceil(means[LEAD].values / spacing).astype(int))
 
@@ -153,9 +153,9 @@ def _at_lead(pair: xr.DataArray, area: xr.DataArray, metric: Metric, drawn: xr.D
 def _p_values(pair: xr.DataArray, means: xr.Dataset) -> xr.DataArray:
     """p of the Diebold-Mariano test for each series of differences."""
     differences = (pair.isel(system=0, drop=True) - pair.isel(system=1, drop=True)).isel(statistic=0, drop=True)
-    overlap = xr.DataArray(_overlap(means), {LEAD: means[LEAD]}, LEAD).broadcast_like(differences.isel(time=0, drop=True))
+    shared = xr.DataArray(overlap(means), {LEAD: means[LEAD]}, LEAD).broadcast_like(differences.isel(time=0, drop=True))
     series = differences.stack(series=[dim for dim in differences.dims if dim != "time"]).transpose("series", "time")
-    lags, p = overlap.stack(series=[dim for dim in differences.dims if dim != "time"]).values, np.full(series.sizes["series"], np.nan)
+    lags, p = shared.stack(series=[dim for dim in differences.dims if dim != "time"]).values, np.full(series.sizes["series"], np.nan)
     for number, lag in enumerate(lags):
         values = series.values[number]
         values = values[~np.isnan(values)]

@@ -7,7 +7,6 @@ above the largest that the grid resolves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
@@ -20,7 +19,7 @@ from aeris.data.variables import SEA, SEA_ICE_POINT
 from aeris.errors import ConfigurationError
 from aeris.verification.harmonics import Sphere, whole_scalar
 from aeris.verification.kept import by_initial_time
-from aeris.verification.pairing import CELLS, Case, Pairing, attributes_of, pair
+from aeris.verification.pairing import CELLS, LEAD, Case, Gaps, Pairing, attributes_of, pair
 
 
 def power(field: xr.DataArray) -> xr.DataArray:
@@ -50,29 +49,33 @@ def power(field: xr.DataArray) -> xr.DataArray:
     return spectrum.assign_coords(degree=np.arange(sphere.largest + 1))
 
 
-def mean_power(fc: xr.Dataset | str | Path, truth: xr.Dataset, *, keep: str | Path | None = None, progress: bool = False) -> xr.Dataset:
+def mean_power(
+    fc: xr.Dataset | str | Path, truth: xr.Dataset, *, gaps: Gaps = "refuse", keep: str | Path | None = None, progress: bool = False
+) -> xr.Dataset:
     """Power of the members and of the truth at the valid times, each averaged over members and initial times.
 
     Sea surface temperature over land is filled with its freezing point in both. Members that are not there are left out, and those of
-    valid times without truth.
+    valid times without truth; both are counted.
 
     Args:
         fc: Forecast archive, or the path of one.
         truth: Canonical dataset, as for `aeris.verify`.
+        gaps: Where the truth lacks a time, ``"refuse"``, or ``"skip"`` it and count it.
         keep: Folder in which what each initial time gave is kept, as for `aeris.verify`.
         progress: Whether to show a progress bar.
 
     Returns:
         Dataset of the common variables, ``(system, prediction_timedelta, [level,] degree)``; the systems are ``"forecast"`` and
-        ``"truth"``. The attribute ``units`` is that of the variable, squared.
+        ``"truth"``. The attribute ``units`` is that of the variable, squared; ``left_out_members`` counts the members that were left out,
+        summed over initial times and leads.
 
     Raises:
         DataError: Forecast and truth do not fit together, the grid cannot be analysed, or a field has gaps.
     """
-    pairing = pair(fc, truth)
+    pairing = pair(fc, truth, gaps)
     largest = Sphere.of(pairing.forecast).largest
     sums = reduce(add, by_initial_time(partial(_powers, largest=largest), pairing, keep, {"what": "spectra"}, progress=progress))
-    return xr.Dataset({name: _mean_power_of(sums, name, attributes_of(pairing.forecast[name])) for name in pairing.variables})
+    return xr.Dataset({name: _mean_power_of(sums, name, pairing) for name in pairing.variables})
 
 
 def _powers(pairing: Pairing, largest: int) -> xr.Dataset:
@@ -91,11 +94,22 @@ def _powers(pairing: Pairing, largest: int) -> xr.Dataset:
     return xr.Dataset(sums)
 
 
-def _mean_power_of(sums: xr.Dataset, name: str, field: Mapping[str, str]) -> xr.DataArray:
+def _mean_power_of(sums: xr.Dataset, name: str, pairing: Pairing) -> xr.DataArray:
     """Mean power of one variable, ``(system, prediction_timedelta, [level,] degree)``."""
-    count = sums[f"count.{name}"]
+    count, field = sums[f"count.{name}"], attributes_of(pairing.forecast[name])
     about = {"units": squared(field["units"]), "long_name": f"power, {field['long_name']}"}
-    return (sums[f"total.{name}"] / count.where(count > 0)).drop_attrs().assign_attrs(about)
+    left_out = left_out_members(count.sel(system="forecast"), pairing)
+    return (sums[f"total.{name}"] / count.where(count > 0)).drop_attrs().assign_attrs(about, left_out_members=left_out)
+
+
+def left_out_members(count: xr.DataArray, pairing: Pairing) -> int:
+    """How many members were left out at initial times and leads, from those that counted ``(prediction_timedelta, [level])``.
+
+    One that lacks a level counts once. Initial times that were left out as a whole are counted too.
+    """
+    fewest = count.min([dim for dim in count.dims if dim != LEAD])
+    starts = len(pairing.times) + pairing.left_out_starts
+    return int((starts * pairing.forecast.sizes["number"] - fewest).sum())
 
 
 def whole_maps(name: str, case: Case, fields: xr.Variable) -> tuple[xr.Variable, xr.Variable]:
@@ -114,7 +128,7 @@ def squared(units: str, *factors: str) -> str:
     return " ".join([*factors, *(f"{name}**{2 * int(exponent or 1)}" for name, _, exponent in parts)]) or "1"
 
 
-def power_ratio(fc: xr.Dataset | str | Path, truth: xr.Dataset) -> xr.Dataset:
+def power_ratio(fc: xr.Dataset | str | Path, truth: xr.Dataset, *, gaps: Gaps = "refuse") -> xr.Dataset:
     """Power of the members over that of the truth: 1 where the forecast is as rough as the weather.
 
     Args and errors are those of `mean_power`.
@@ -122,14 +136,15 @@ def power_ratio(fc: xr.Dataset | str | Path, truth: xr.Dataset) -> xr.Dataset:
     Returns:
         Dataset of the common variables, ``(prediction_timedelta, [level,] degree)``, without unit.
     """
-    return ratio_of(mean_power(fc, truth))
+    return ratio_of(mean_power(fc, truth, gaps=gaps))
 
 
 def ratio_of(means: xr.Dataset) -> xr.Dataset:
     """`power_ratio` from the powers that `mean_power` gave."""
     ratio = means.sel(system="forecast", drop=True) / means.sel(system="truth", drop=True)
     about = {name: f"{means[name].attrs['long_name']}, over that of the truth" for name in ratio}
-    return xr.Dataset({name: field.assign_attrs(units="1", long_name=about[name]) for name, field in ratio.items()})
+    counted = {name: {key: means[name].attrs[key] for key in ("left_out_members",) if key in means[name].attrs} for name in ratio}
+    return xr.Dataset({name: field.assign_attrs(units="1", long_name=about[name], **counted[name]) for name, field in ratio.items()})
 
 
 def effective_resolution(ratio: xr.Dataset, share: float = 0.5) -> xr.Dataset:

@@ -19,8 +19,8 @@ import xarray as xr
 from aeris.data.grid import Grid
 from aeris.errors import ConfigurationError
 from aeris.verification.harmonics import need_no_gaps
-from aeris.verification.pairing import CELLS, Pairing, pair
-from aeris.verification.spectra import squared, whole_maps
+from aeris.verification.pairing import CELLS, Gaps, Pairing, pair
+from aeris.verification.spectra import left_out_members, squared, whole_maps
 
 WEATHERBENCH_RADIUS = 6_367_500.0
 """Radius of the earth in WeatherBench 2, in m: the mean of its equatorial and polar radius."""
@@ -80,7 +80,9 @@ def _with_lengths(spectrum: xr.DataArray) -> xr.DataArray:
     )
 
 
-def mean_zonal_energy(fc: xr.Dataset | str | Path, truth: xr.Dataset, south: float = -90.0, north: float = 90.0) -> xr.Dataset:
+def mean_zonal_energy(
+    fc: xr.Dataset | str | Path, truth: xr.Dataset, south: float = -90.0, north: float = 90.0, *, gaps: Gaps = "refuse"
+) -> xr.Dataset:
     """Zonal energy of the members and of the truth at the valid times, each averaged over members and initial times.
 
     Args:
@@ -88,16 +90,18 @@ def mean_zonal_energy(fc: xr.Dataset | str | Path, truth: xr.Dataset, south: flo
         truth: Canonical dataset, as for `aeris.verify`.
         south: Southernmost latitude in degrees of the rows that are kept.
         north: Northernmost.
+        gaps: Where the truth lacks a time, ``"refuse"``, or ``"skip"`` it and count it.
 
     Returns:
         Dataset of the common variables, ``(system, prediction_timedelta, [level,] latitude, zonal_wavenumber)``, as `zonal_energy`; the
-        systems are ``"forecast"`` and ``"truth"``. Sea surface temperature over land is filled with its freezing point in both.
+        systems are ``"forecast"`` and ``"truth"``. Sea surface temperature over land is filled with its freezing point in both. Members
+        that are missing, or without truth, are left out; ``left_out_members`` counts them as in `aeris.verification.spectra.mean_power`.
 
     Raises:
         DataError: Forecast and truth do not fit together, or a field has gaps.
         ConfigurationError: No row lies between the two latitudes.
     """
-    pairing = pair(fc, truth)
+    pairing = pair(fc, truth, gaps)
     rows = (pairing.forecast.latitude >= south) & (pairing.forecast.latitude <= north)
     if not rows.any():
         raise ConfigurationError(
@@ -120,4 +124,5 @@ def _mean_energy(name: str, pairing: Pairing, rows: np.ndarray) -> xr.DataArray:
             total[{"system": order} | piece] += _shares(maps.transpose(..., *CELLS).values[..., rows, :]).sum(0)
             count[{"system": order} | piece] += there.sum("number")
     mean = _with_lengths((total / count.where(count > 0) * _circumference(total)).transpose(*total.dims))
-    return mean.assign_attrs(units=squared(count.attrs["units"], "m"), long_name=f"zonal energy, {count.attrs['long_name']}")
+    about = {"units": squared(count.attrs["units"], "m"), "long_name": f"zonal energy, {count.attrs['long_name']}"}
+    return mean.assign_attrs(about, left_out_members=left_out_members(count.sel(system="forecast"), pairing))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from aeris.errors import DataError
 from aeris.views.coastline import Coast, draw_coast
@@ -56,6 +57,6 @@ def map_figure(
     shown = ax.imshow(image, extent=extent, origin="lower", interpolation="none", **colour_scale(field, kind, limits))
     draw_coast(ax, coast, colour="white" if kind == "spread" else "black")
     ax.set_title(title, fontsize="medium")
-    bar = figure.colorbar(shown, ax=ax, orientation="horizontal", shrink=0.8, aspect=35, pad=0.03)
+    bar = figure.colorbar(shown, ax=ax, orientation="horizontal", shrink=0.8, aspect=35, pad=0.03, ticks=MaxNLocator(6))
     bar.set_label(with_unit(variable_text(str(field.name)) if kind == "value" else kind, units_of(field)))
     return figure

@@ -6,18 +6,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from aeris.data.variables import VARIABLES
 from aeris.errors import DataError
-from aeris.verification.evaluation import Channel, favourites, spread_out
+from aeris.verification.evaluation import Channel, favourites, main_region, spread_out
 from aeris.verification.metrics import METRICS
+from aeris.verification.scorecard import as_text
 from aeris.views.calibration import rank_figure
 from aeris.views.coastline import coast_of
 from aeris.views.events import brier_figure, reliability_figure
 from aeris.views.maps import map_figure
 from aeris.views.page import Picture, facts_table, folded, in_columns, number_table, write_page
 from aeris.views.plumes import plume_figure
+from aeris.views.scorecard import scorecard_figure
 from aeris.views.scores import TITLES, parts_figure, score_figure
 from aeris.views.spectra import spectra_figure
 from aeris.views.style import choose_level, lead_text, time_text, unit_text, variable_text
@@ -37,6 +40,7 @@ def write_report(
     spectra: xr.Dataset | None = None,
     ranks: xr.Dataset | None = None,
     events: xr.Dataset | None = None,
+    comparisons: pd.DataFrame | None = None,
     left_out: Mapping[str, str] | None = None,
     made: Mapping[str, str] | None = None,
     forecast: xr.Dataset | None = None,
@@ -54,6 +58,7 @@ def write_report(
         spectra: From `aeris.verification.spectra.mean_power`.
         ranks: From `aeris.verification.calibration.rank_histogram`.
         events: From `aeris.verification.events.event_table`.
+        comparisons: From `aeris.verification.scorecard.scorecard`, of the first system against others.
         left_out: Parts that could not be made, and why.
         made: How the report was made, as `facts`; it stands at the end.
         forecast: Archive ``(time, number, prediction_timedelta, ...)``; its first initial time is shown on maps and plumes.
@@ -80,14 +85,15 @@ def write_report(
     sections += [
         ("Score against lead", in_columns(_scores(_main(scores), channels), "two")),
         ("Scores in numbers", _tables(_main(scores))),
+        ("Better, worse, or luck", _compared(comparisons)),
         *((f"By {dim}", _parts(scores, channels, dim)) for dim in ("region", "season")),
         ("Spectra against the truth", in_columns(_spectra(spectra or xr.Dataset(), channels), "two")),
         ("Rank histograms", in_columns(_ranks(ranks or xr.Dataset(), channels), "two")),
         ("Events", in_columns(_events(events or xr.Dataset()), "two")),
-        ("What was left out", facts_table(exclusions(scores) | _capital(left_out or {}))),
+        ("What was left out", facts_table(exclusions(scores) | _uncounted(ranks, spectra, events) | _capital(left_out or {}))),
         ("How this was made", facts_table(made or {})),
     ]
-    write_page(Path(path), title, _summary(scores, channels), sections)
+    write_page(Path(path), title, [*_summary(scores, channels), *_confidence(comparisons)], sections)
     return Path(path)
 
 
@@ -115,7 +121,7 @@ def _main(scores: xr.Dataset) -> xr.Dataset:
     scores = scores.sel(season="all", drop=True) if "season" in scores.dims else scores
     if "region" not in scores.dims:
         return scores
-    return scores.sel(region="global" if "global" in scores.region.values else scores.region.values[0])
+    return scores.sel(region=main_region(scores))
 
 
 def _named(scores: xr.Dataset, wanted: tuple[str, ...] = tuple(METRICS)) -> list[str]:
@@ -211,6 +217,32 @@ def _tables(scores: xr.Dataset) -> str:
     return "".join(tables)
 
 
+def _compared(comparisons: pd.DataFrame | None) -> str:
+    """A scorecard against each other system, as picture and as table."""
+    parts = []
+    for (system, reference), card in () if comparisons is None else comparisons.groupby(["system", "reference"], sort=False):
+        alt = f"Scorecard of {system} against {reference}: relative differences by channel and lead, and which are beyond chance."
+        text = as_text(card)
+        words = [name for name in text.index.names if name not in ("system", "reference")]
+        index = text.index.to_frame()
+        rows = [[*map(str, index[words].iloc[row]), *text.iloc[row].fillna("–")] for row in range(len(text))]
+        table = number_table([*words, *(f"{hours:g} h" for hours in text.columns)], rows, len(words))
+        parts += [Picture(scorecard_figure(card), alt).html(), folded(f"{system} against {reference} in numbers", table)]
+    return "".join(parts)
+
+
+def _confidence(comparisons: pd.DataFrame | None) -> Iterator[str]:
+    """In how many comparisons the difference is more than chance."""
+    for (system, reference), card in () if comparisons is None else comparisons.groupby(["system", "reference"], sort=False):
+        known = card[card.verdict != "no data"]
+        better, worse = ((known.verdict == verdict).sum() for verdict in ("better", "worse"))
+        if len(known):
+            yield (
+                f"Of {len(known)} comparisons with {reference} by score, channel and lead, the {system} is better in {better} and worse in "
+                f"{worse} with {100 * known.confidence.iloc[0]:g} % confidence; of so many a few are by chance."
+            )
+
+
 def _rank(key: str) -> int:
     """Place of a score's variable in the registry; those that it does not know stand last."""
     name = key.partition(".")[2]
@@ -262,6 +294,17 @@ def exclusions(scores: xr.Dataset) -> dict[str, str]:
         "Left out": str(about.get("left_out", "")),
     }
     return {label: text for label, text in told.items() if text}
+
+
+def _uncounted(ranks: xr.Dataset | None, spectra: xr.Dataset | None, events: xr.Dataset | None) -> dict[str, str]:
+    """What ranks, spectra and events were made without."""
+    members = max((field.attrs.get("left_out_members", 0) for field in (spectra or {}).values()), default=0)
+    counts = {
+        "Initial times and leads without ranks": 0 if ranks is None else ranks.attrs.get("left_out_cases", 0),
+        "Members without spectra": members,
+        "Cases without probabilities of events": 0 if events is None else events.attrs.get("left_out_cases", 0),
+    }
+    return {label: str(count) for label, count in counts.items() if count}
 
 
 def _capital(texts: Mapping[str, str]) -> dict[str, str]:

@@ -61,7 +61,28 @@ def test_cases_without_all_members_do_not_count(beside, monkeypatch):
     for field in fewer.data_vars.values():
         field[{"time": 1, "number": 2}] = np.nan
     monkeypatch.setattr(pairing, "PIECE_VALUES", 1)
-    xr.testing.assert_allclose(rank_histogram(fewer, truth), rank_histogram(fc.isel(time=[0, 2]), truth))
+    found = rank_histogram(fewer, truth)
+    xr.testing.assert_allclose(found, rank_histogram(fc.isel(time=[0, 2]), truth))
+    assert found.attrs["left_out_cases"] == 2 and rank_histogram(fc, truth).attrs["left_out_cases"] == 0
+    fc["geopotential"][{"time": 2, "number": 0, LEAD: 1, "level": 1}] = np.nan
+    assert rank_histogram(fc, truth).attrs["left_out_cases"] == 1
+
+
+def test_ranks_by_region_and_season_and_with_gaps(beside):
+    """Beside those of the same archive with the truth missing elsewhere, of the season's initial times, and of the days that are there."""
+    fc, truth = beside(members=4, dates=30, leads=(6,), shape=(9, 8), levels=(500,))
+    found = rank_histogram(fc, truth, regions=["global", "tropics"], seasons=True)
+    assert found["geopotential"].dims == ("season", "region", LEAD, "level", "rank")
+    winter = fc.isel(time=fc.time.dt.month == 2)
+    tropics = truth.where(abs(truth.latitude) <= 20)
+    xr.testing.assert_allclose(found.sel(season="DJF", region="tropics", drop=True), rank_histogram(winter, tropics))
+    xr.testing.assert_allclose(found.sel(season="all", region="global", drop=True), rank_histogram(fc, truth))
+    gappy = truth.drop_sel(time=fc.time.values[3] + np.timedelta64(6, "h"))
+    skipped = rank_histogram(fc, gappy, gaps="skip")
+    xr.testing.assert_allclose(skipped, rank_histogram(fc.isel(time=[0, 1, 2, *range(4, 30)]), truth))
+    assert skipped.attrs["left_out_cases"] == 1
+    with pytest.raises(DataError, match="lacks 1 of the times"):
+        rank_histogram(fc, gappy)
 
 
 def test_one_member_has_no_ranks(beside):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -11,6 +12,8 @@ from aeris.errors import ConfigurationError
 from aeris.verification.calibration import rank_histogram
 from aeris.verification.evaluation import SHOWN_LEADS, evaluate, favourites, spread_out
 from aeris.verification.events import event_table, thresholds_of
+from aeris.verification.scorecard import scorecard
+from aeris.verification.scores import mean_statistics
 from aeris.verification.spectra import mean_power
 
 
@@ -21,7 +24,7 @@ def test_each_part_is_what_its_own_function_gives(beside, tmp_path):
     xr.testing.assert_identical(found.ranks, rank_histogram(fc, truth))
     xr.testing.assert_allclose(found.spectra, mean_power(fc.isel(number=slice(8)), truth))
     xr.testing.assert_identical(found.events, event_table(fc, truth, {"2m_temperature": [1.0]}))
-    assert found.left_out == {}
+    assert found.comparisons is None and list(found.left_out) == ["comparison"] and "3 initial times" in found.left_out["comparison"]
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["events", "ranks", "scores", "spectra"]
 
 
@@ -42,11 +45,23 @@ def test_what_cannot_be_is_left_out_with_its_reason(beside):
     assert "one member" in found.left_out["ranks"] and "missing" in found.left_out["spectra"]
 
 
+def test_systems_are_compared_on_the_leads_that_have_blocks_enough(beside):
+    """Ten initial times a day apart: of leads of five days two blocks are left, of six days none."""
+    fc, truth = beside(members=3, dates=10, leads=(24, 120, 144), levels=(500,), shape=(2, 4))
+    found = evaluate(fc, truth, regions=["northern-hemisphere", "global"], metrics=["crps"], baselines=("persistence",))
+    assert found.left_out == {"comparison from 144 h on": "Initial times that share no weather are fewer than two blocks"}
+    means = mean_statistics(fc, truth, metrics=["crps"])
+    expected = scorecard(means.isel(prediction_timedelta=[0, 1]), scores=["crps"])
+    order = ["channel", "lead"]
+    pd.testing.assert_frame_equal(*(card.sort_values(order, ignore_index=True) for card in (found.comparisons, expected)))
+    assert evaluate(fc, truth, baselines=(), metrics=["crps"]).comparisons is None
+
+
 def test_gaps_are_skipped_in_every_part(beside):
     fc, truth = beside(dates=3)
     gappy = truth.drop_sel(time=np.datetime64("2020-02-02T06"))
     found = evaluate(fc, gappy, gaps="skip", thresholds={"2m_temperature": [0.0]})
-    assert found.scores.attrs["missing_truth"] == 1 and not found.left_out
+    assert found.scores.attrs["missing_truth"] == 1 and list(found.left_out) == ["comparison"]
     some = fc.isel(time=[0, 2], prediction_timedelta=[0])
     xr.testing.assert_allclose(found.ranks.isel(prediction_timedelta=[0]), rank_histogram(some, truth))
     xr.testing.assert_allclose(found.spectra.isel(prediction_timedelta=[0]), mean_power(some, truth))

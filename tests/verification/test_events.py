@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_scores import CELLS, LEAD, area_weights, refused, truth_at_valid_times
 
-from aeris.errors import ConfigurationError
+from aeris.errors import ConfigurationError, DataError
 from aeris.verification import events
 
 NAME = "2m_temperature"
@@ -100,36 +100,6 @@ def test_economic_value_is_that_of_the_library(case, table):
     np.testing.assert_allclose(value.transpose(LEAD, ...), expected.transpose(LEAD, ...), rtol=1e-9, atol=1e-12)
 
 
-def test_the_tail_crps_is_that_of_the_library(case):
-    fc, truth, happened = case
-    for above, tail in ((True, "upper"), (False, "lower")):
-        found = events.tail_crps(fc, truth, {NAME: LIMITS}, above=above)[NAME]
-        for limit in LIMITS:
-            expected = scores.probability.tail_tw_crps_for_ensemble(
-                fc[NAME], happened, "number", limit, tail=tail, method="fair", reduce_dims=("time", *CELLS), weights=area_weights(fc)
-            )
-            np.testing.assert_allclose(found.sel(threshold=limit), expected, rtol=1e-12)
-
-
-def test_far_below_all_values_the_tail_crps_is_the_crps(beside):
-    import aeris
-
-    fc, truth = beside()
-    crps = aeris.verify(fc, truth, baselines=(), metrics="crps")["crps.geopotential"].isel(system=0)
-    found = events.tail_crps(fc, truth, {"geopotential": [-1e6]})["geopotential"].isel(threshold=0)
-    np.testing.assert_allclose(found, crps, rtol=1e-9)
-
-
-def test_the_quantile_score_is_that_of_the_library(case):
-    fc, truth, happened = case
-    found = events.quantile_score(fc, truth, [0.1, 0.5, 0.9])[NAME]
-    for level in (0.1, 0.5, 0.9):
-        expected = scores.continuous.quantile_score(
-            fc[NAME].quantile(level, "number", skipna=False), happened, level, reduce_dims=("time", *CELLS), weights=area_weights(fc)
-        )
-        np.testing.assert_allclose(found.sel(quantile=level), expected, rtol=1e-12)
-
-
 def test_a_threshold_may_differ_from_place_to_place(case):
     """A limit that lies between two values in the north and above all in the south."""
     fc, truth, happened = case
@@ -164,6 +134,18 @@ def test_missing_members_are_told_and_missing_truth_is_left_out(case):
     assert float(table[NAME][{"time": 1, LEAD: 0}].sum()) == 0
     west = (happened > 0.5).where(happened.longitude < 100)
     np.testing.assert_allclose(events.base_rate(table)[NAME].isel(threshold=0, **{LEAD: 1}), weighted(west, fc).isel({LEAD: 1}))
+
+
+def test_where_the_truth_lacks_a_time_nothing_is_counted(case):
+    fc, truth, happened = case
+    gappy = truth.drop_sel(time=happened.time.values[1] + np.timedelta64(6, "h"))
+    table = events.event_table(fc, gappy, {NAME: [0.5]}, gaps="skip")
+    assert float(table[NAME][{"time": 1, LEAD: 0}].sum()) == 0 and float(table[NAME][{"time": 0, LEAD: 0}].sum()) == pytest.approx(1.0)
+    assert table.attrs["left_out_cases"] == 1
+    late = events.event_table(fc, truth.isel(time=slice(5, None)), {NAME: [0.5]}, gaps="skip")
+    assert late.sizes["time"] == 3 and late.attrs["left_out_cases"] == 2
+    with refused(DataError, "lacks 1 of the times"):
+        events.event_table(fc, gappy, {NAME: [0.5]})
 
 
 @settings(deadline=None, max_examples=20)
@@ -210,7 +192,5 @@ def test_what_makes_no_event_is_refused(case):
         events.event_table(fc, truth, {"wind": [1.0]})
     with refused(ConfigurationError, "finite"):
         events.event_table(fc, truth, {NAME: [np.nan]})
-    with refused(ConfigurationError, "between 0 and 1"):
-        events.quantile_score(fc, truth, [1.0])
     with refused(ConfigurationError, "between 0 and 1"):
         events.economic_value(events.event_table(fc, truth, {NAME: [0.0]}), [1.5])

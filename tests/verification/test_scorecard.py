@@ -19,7 +19,7 @@ SCORES = ("rmse", "crps", "acc", "spread_skill")
 
 @pytest.fixture(scope="module")
 def means() -> xr.Dataset:
-    """A good forecast of ten members, a worse one of the same, and the good one with a hole."""
+    """A good forecast of ten members, a worse one of the same, the good one with a hole, and another draw of it."""
     rng = np.random.default_rng(0)
     times = np.datetime64("2020-02-01", "ns") + np.arange(24) * np.timedelta64(24, "h")
     leads = np.array([6, 24], "timedelta64[h]").astype("timedelta64[ns]")
@@ -42,7 +42,7 @@ def means() -> xr.Dataset:
     for field in holed.values():
         field[{"time": slice(5), "number": slice(None)}] = np.nan
     truth = both(noise(signal, 1.0))
-    others = {"bad": bad, "holed": holed, "no surface": bad[["geopotential"]].sel(level=[850])}
+    others = {"bad": bad, "holed": holed, "no surface": bad[["geopotential"]].sel(level=[850]), "twin": both(noise(centre, 1.0))}
     return mean_statistics(good, truth, truth * 0 + both(signal * 0), baselines=others, regions=["global", "northern-hemisphere"])
 
 
@@ -72,6 +72,9 @@ def test_better_has_one_sign_whether_more_or_less_of_a_score_is_better(means):
 def test_where_luck_may_do_it_nothing_is_said(means):
     card = scorecard(means, "holed", scores="crps")
     assert set(card.verdict) == {"undecided"} and card.relative.eq(0).all() and card.dates.eq(19).all()
+    twin = scorecard(means, "twin", scores=("rmse", "crps"))
+    undecided = twin.verdict == "undecided"
+    assert undecided.mean() > 0.6 and ((twin.low < 0) & (twin.high > 0) == undecided).all()
 
 
 def test_what_a_system_lacks_is_said(means):

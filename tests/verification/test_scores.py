@@ -236,7 +236,7 @@ def test_land_counts_by_its_share_and_masks_by_their_values(perfect):
 
 
 def test_seasons_are_scores_of_their_own_initial_times(beside):
-    fc, truth = beside(dates=40, leads=(6,), shape=(4, 8))
+    fc, truth = beside(dates=30, leads=(6,), shape=(2, 4), levels=(500,))
     s = aeris.verify(fc, truth, seasons=True)
     assert s.season.values.tolist() == ["all", "DJF", "MAM"]
     winter = fc.isel(time=fc.time.dt.month == 2)

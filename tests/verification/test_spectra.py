@@ -9,11 +9,15 @@ import xarray as xr
 
 from aeris.data.grid import Grid
 from aeris.data.spherical import degree_order
+from aeris.data.variables import WIND_PAIRS
 from aeris.errors import ConfigurationError, DataError
 from aeris.verification import pairing
+from aeris.verification.coherence import coherence
+from aeris.verification.kinetic_energy import mean_kinetic_energy
 from aeris.verification.spectra import effective_resolution, mean_power, power, power_ratio
+from aeris.verification.zonal_spectra import mean_zonal_energy
 
-LEAD = "prediction_timedelta"
+LEAD, WINDS = "prediction_timedelta", WIND_PAIRS[1]
 
 GRIDS = {
     "bands 32×64": (Grid.regular(32, 64), 31),
@@ -131,7 +135,8 @@ def test_ratio_is_of_mean_powers(beside):
     assert mean_power(fc, truth)["geopotential"].attrs["units"] == "m**4 s**-4"
     assert ratio["geopotential"].dims == (LEAD, "level", "degree")
     np.testing.assert_allclose(ratio["geopotential"], 4.0)
-    assert ratio["geopotential"].attrs == {"units": "1", "long_name": "power, geopotential, over that of the truth"}
+    about = {"units": "1", "long_name": "power, geopotential, over that of the truth", "left_out_members": 0}
+    assert ratio["geopotential"].attrs == about
     expected = power(fc["geopotential"]).mean(("time", "number")) / power(happened["geopotential"]).mean("time")
     np.testing.assert_allclose(power_ratio(fc, truth)["geopotential"], expected.transpose(LEAD, "level", "degree"))
 
@@ -193,3 +198,20 @@ def test_a_smoothed_forecast_resolves_less(beside):
     fc = xr.concat(smooth, "time").assign_coords(time=truth.time - lead).expand_dims({LEAD: [lead]}).to_dataset(name="geopotential")
     found = effective_resolution(power_ratio(fc, truth))["geopotential"]
     assert found.item() == pytest.approx(2 * np.pi * 6.371e6 / np.sqrt(72))
+
+
+@pytest.mark.parametrize("compute", [mean_power, coherence, mean_zonal_energy, mean_kinetic_energy], ids=lambda compute: compute.__name__)
+def test_members_that_are_missing_or_without_truth_are_left_out_and_counted(beside, compute):
+    """Of four members one is missing at one lead, and a day later the truth: what is left is as if the archive had neither."""
+    fc, truth = (ds.rename(geopotential=WINDS[0]).assign({WINDS[1]: ds.geopotential.roll(longitude=3)}) for ds in beside(dates=3))
+    fc = fc[list(WINDS)]
+    fewer = fc.copy(deep=True)
+    fewer[WINDS[0]][{"time": 0, "number": 3, LEAD: 1}] = np.nan
+    gappy = truth.drop_sel(time=fc.time.values[1] + np.timedelta64(6, "h"))
+    found = compute(fewer, gappy, gaps="skip")
+    assert max(field.attrs["left_out_members"] for field in found.values()) == 1 + 4
+    early = compute(fc.isel(time=[0, 2]), truth).isel({LEAD: 0})
+    for name, field in found.items():
+        np.testing.assert_allclose(field.isel({LEAD: 0}), early[name], rtol=1e-9, err_msg=str(name))
+    with pytest.raises(DataError, match="lacks 1 of the times"):
+        compute(fc, gappy)

@@ -204,7 +204,7 @@ def test_with_engines_the_ensemble_fills(tmp_path):
         panel = aeris.explore(tmp_path / "f.zarr", states, cluster=started, checkpoint=aeris.load("demo"))
 
         async def steps() -> None:
-            panel.members, panel.days = 16, 0.5
+            panel.members, panel.days = 16, 0.25
             panel.start()
             assert notice(panel) == ""
             while not panel.started.wait(timeout=0.1):
@@ -213,5 +213,5 @@ def test_with_engines_the_ensemble_fills(tmp_path):
                 await asyncio.sleep(0.1)
 
         asyncio.run(asyncio.wait_for(steps(), 240))
-    assert panel._said.object == "32 of 32 states, 16 of 16 members complete"
+    assert panel._said.object == "16 of 16 states, 16 of 16 members complete"
     assert "16 of 16 members" in panel.explorer.picture.title

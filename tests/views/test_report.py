@@ -8,6 +8,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 
 from aeris.errors import DataError
@@ -127,10 +128,25 @@ def test_a_verification_has_words_curves_tables_parts_and_what_is_missing(verifi
     for title in ("Score against lead", "Scores in numbers", "By region", "Spectra", "Rank histograms", "Events", "What was left out"):
         assert title in text
     assert "Member forecasts missing 2 of 12" in text and "sea surface temperature: " in text
+    for words in ("Initial times and leads without ranks 2", "Members without spectra 2", "Cases without probabilities of events 2"):
+        assert words in text
     assert "Truth, ensemble mean" not in text and "By season" in text
     alt = [attrs["alt"] for tag, attrs in verified.tags if tag == "img"]
     assert len(set(alt)) == len(alt)
     assert [words for words in alt if words.startswith("Brier skill")] and [words for words in alt if "global" in words]
+
+
+def test_systems_are_compared_in_a_picture_a_table_and_a_sentence(forecast, tmp_path):
+    rows = {"score": "crps", "variable": "geopotential", "level": 500, "channel": "geopotential_500", "confidence": 0.95}
+    card = pd.DataFrame([rows | {"system": "forecast", "reference": "persistence", "lead": pd.Timedelta(lead)} for lead in ("6h", "24h")])
+    numbers = {"difference": [-9.0, 4.0], "relative": [-0.2, 0.1], "low": [-0.3, -0.1], "high": [-0.1, 0.3], "dates": 12}
+    card = card.assign(**numbers, verdict=["better", "undecided"])
+    alone = {"scores": forecast.scores[["crps.geopotential"]]} | dict.fromkeys(("forecast", "truth", "optimum", "spectra", "ranks"))
+    page = Page(write(tmp_path / "r.html", forecast, comparisons=card, **alone).read_text(encoding="utf-8"))
+    text = " ".join(page.text)
+    assert "Of 2 comparisons with persistence" in text and "is better in 1 and worse in 0 with 95 % confidence" in text
+    assert "Better, worse, or luck" in text and "-20.0 % [-30.0, -10.0] n=12" in text
+    assert any(attrs["alt"].startswith("Scorecard of forecast against persistence") for tag, attrs in page.tags if tag == "img")
 
 
 def test_numbers_of_the_tables_are_those_of_the_scores(verified, forecast):
