@@ -243,3 +243,13 @@ def sampling_24h() -> SamplingRecipe:
 def sampling_6h() -> SamplingRecipe:
     """The paper's sampler for the 6 h model, the same as for 24 h."""
     return sampling_24h()
+
+
+def fine_tuning() -> TrainingRecipe:
+    """Ten minutes of rollouts of one, two and four steps on two cores, for the sampler of a small model that was trained before."""
+    return TrainingRecipe(learning_rate=2e-3, warmup_images=40, objective=Crps(curriculum=(400, 300, 0, 260)))
+
+
+def two_calls() -> SamplingRecipe:
+    """A sampler of two network calls, at tan t = 200 and 1: what a diffusion model is tuned for."""
+    return SamplingRecipe(solver="dpm2m", steps=2, noise=(1.0, 200.0))
