@@ -323,3 +323,13 @@ def consistency() -> TrainingRecipe:
 def distillation() -> TrainingRecipe:
     """Consistency distillation of the diffusion model that the run begins from, for small models."""
     return TrainingRecipe(objective=Consistency(path="teacher"))
+
+
+def fine_tuning() -> TrainingRecipe:
+    """Ten minutes of rollouts of one, two and four steps on two cores, for the sampler of a small model that was trained before."""
+    return TrainingRecipe(learning_rate=2e-3, warmup_images=40, objective=Crps(curriculum=(400, 300, 0, 260)))
+
+
+def two_calls() -> SamplingRecipe:
+    """A sampler of two network calls, at tan t = 200 and 1: what a diffusion model is tuned for."""
+    return SamplingRecipe(solver="dpm2m", steps=2, noise=(1.0, 200.0))
