@@ -227,10 +227,12 @@ def test_a_notebook_trains_on_engines_forecasts_and_explores(lab, page, folder, 
     box = figure.bounding_box()
     wait_until(lambda: clicked(page, box, was), "the plume of another place", every=0.0)
     (place,) = set(places(page)) - set(was)
-    wait_until(lambda: not missing(archive), "a full archive", every=2.0)
-    shown(page, r"8 of 8 members")
     page.locator(".noUi-handle").first.press("ArrowRight")
     shown(page, r"from 2005[^°]* lead 12 h")
+    assert missing(archive), "the archive was full before its visitor had clicked and moved the lead"
+    notebook.picture("clicked")
+    wait_until(lambda: not missing(archive), "a full archive", every=2.0)
+    shown(page, r"8 of 8 members")
 
     wait_until(lambda: "8 of 8 members" in places(page)[place], "the plume of all members")
     field = aeris.open_forecast(archive)["2m_temperature"].isel(time=0)

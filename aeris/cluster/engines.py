@@ -25,7 +25,7 @@ from aeris.cluster import addresses, job_scripts, launchers, spmd
 from aeris.cluster.handles import ClusterForecast, ClusterRun, Job
 from aeris.cluster.jobs import ForecastSpecification, Specification, TrainSpecification
 from aeris.data.store import Store
-from aeris.errors import ClusterError, ConfigurationError
+from aeris.errors import ClusterError, ConfigurationError, EngineLost
 from aeris.forecasting.ensemble import check_forecast, open_checkpoint
 from aeris.model.config import ModelConfig
 from aeris.model.presets import SamplingRecipe, TrainingRecipe
@@ -45,6 +45,8 @@ MISSED = 5
 """Heartbeats that an engine may miss before it counts as gone."""
 LEAVE_WITHIN = 7.0
 """Seconds in which engines end a job by themselves after a rank has gone; they find out who it was in four."""
+SETTLED = 2.0
+"""Seconds in which the controller has heard of the end of a job that this notebook knows to have ended."""
 MANY = 100
 """Engines from which on the controller asks for a tenth of the heartbeats and gives engines longer to register."""
 
@@ -365,11 +367,12 @@ class Cluster:
                     deadline = time.monotonic() + self._timeout  # the queue takes the time that it takes
                 ended = launchers.ended(starting)
                 if ended or time.monotonic() > deadline:
+                    where = self._cluster.controller_ip or "127.0.0.1"
                     raise ClusterError(
                         f"{self.engines - ready} of {self.engines} engines did not start"
-                        + ("" if ended else f" within {self._timeout:.0f} s"),
+                        + ("" if ended else f" within {self._timeout:.0f} s; they must reach the controller at {where}"),
                         f"The last words of an engine: {launchers.last_words(starting)}",
-                        "Mend what they say, or give a longer timeout",
+                        "Mend what they say" if ended else "Mend what they say, give a longer timeout, or another address or interface",
                     )
                 time.sleep(0.1)
             bar.update(self.engines - bar.n)
@@ -441,7 +444,7 @@ class Cluster:
             start: As for `aeris.train`.
 
         Raises:
-            ClusterError: Another job is running.
+            ClusterError: Another job is running, of this notebook or of another.
             ConfigurationError: The layout needs more engines than there are, or anything that `aeris.train` would refuse.
         """
         store = data if isinstance(data, Store) else Store.open(data)
@@ -505,7 +508,7 @@ class Cluster:
             restarts: How often to go on where the archive stands after an engine has gone.
 
         Raises:
-            ClusterError: Another job is running.
+            ClusterError: Another job is running, of this notebook or of another.
             ConfigurationError: The layout needs more engines than there are, or anything that `aeris.forecast` would refuse.
         """
         opened = open_checkpoint(checkpoint)
@@ -544,6 +547,12 @@ class Cluster:
             raise ClusterError(
                 f"The cluster is {self._job.name}", "A cluster does one job at a time", "Wait for it (.wait()), or stop it (.stop())"
             )
+        if busy := self._busy_after(SETTLED):
+            raise ClusterError(
+                f"Engines {', '.join(map(str, busy))} are busy with what another notebook or a cell of %%px has asked of them",
+                "A cluster does one job at a time",
+                "Wait for its end; a training ends early by aeris.Run.open(path).stop()",
+            )
         if layout.world > len(self.client.ids):
             raise ConfigurationError(
                 f"The layout {layout} needs {layout.world} engines and there are {len(self.client.ids)}",
@@ -560,10 +569,12 @@ class Cluster:
         """Starts engines in place of those that have gone; where that fails, takes a layout of those that are left.
 
         Raises:
-            EngineLost: Too few are left for any layout.
+            EngineLost: None is left, or no layout of so many can do the job; it names one that can.
         """
         self.restore()
         left = len(self.client.ids)
+        if not left:
+            raise EngineLost("No engine is left", "A job needs engines", "Start a cluster, and the same job again: it goes on")
         return specification if specification.layout.world <= left else specification.on(left)
 
     def restore(self) -> None:
@@ -576,24 +587,33 @@ class Cluster:
             self._start_engines(lost)
             self._await_engines(progress=False)
 
-    def release(self, ranks: Sequence[int]) -> list[int]:
-        """Where a rank has gone, ends engines that wait for it in vain, and says which.
+    def release(self, ranks: Sequence[int], together: bool) -> list[int]:
+        """Where a rank has gone, frees the engines of the others, and says which had to be ended.
 
         Args:
-            ranks: Engines that do a job together.
+            ranks: Engines that do a job.
+            together: Whether no rank can do anything without the others, and all fail by themselves; else they are interrupted.
         """
-        return [] if set(ranks) <= set(self.client.ids) else self._end_stuck()
+        if set(ranks) <= set(self.client.ids):
+            return []
+        if not together:
+            self.client.send_signal("SIGINT", self._busy())
+        return self._end_stuck()
 
     def _end_stuck(self) -> list[int]:
         """Ends engines that are still busy a while after another has gone: a wait inside a collective cannot be interrupted."""
-        end = time.monotonic() + LEAVE_WITHIN
-        while (stuck := self._busy()) and time.monotonic() < end:
-            time.sleep(0.2)
-        if stuck:
+        if stuck := self._busy_after(LEAVE_WITHIN):
             self.client.send_signal(signal.SIGKILL, stuck, block=True)
         while set(stuck) & set(self.client.ids):
             time.sleep(0.1)
         return stuck
+
+    def _busy_after(self, seconds: float) -> list[int]:
+        """Engines that are busy all that time."""
+        end = time.monotonic() + seconds
+        while (busy := self._busy()) and time.monotonic() < end:
+            time.sleep(0.2)
+        return busy
 
     def _busy(self) -> list[int]:
         status = self.client.queue_status()
@@ -601,7 +621,7 @@ class Cluster:
 
     def interrupt(self) -> None:
         """Interrupts what the engines do."""
-        self.client.send_signal("SIGINT", list(self._joined))
+        self.client.send_signal("SIGINT", sorted({*self._joined} & {*self.client.ids}))
 
     def _ranks(self, world: int) -> tuple[int, ...]:
         """Engines that are the ranks of a process group of that size, in the order of the ranks."""

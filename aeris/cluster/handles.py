@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import uuid
@@ -32,8 +33,8 @@ class Engines(Protocol):
     def interrupt(self) -> None:
         """Interrupts what the engines do."""
 
-    def release(self, ranks: Sequence[int]) -> list[int]:
-        """Where a rank has gone, ends engines that wait for it in vain, and says which."""
+    def release(self, ranks: Sequence[int], together: bool) -> list[int]:
+        """Where a rank has gone, frees the engines of the others, and says which had to be ended."""
 
 
 class Job:
@@ -105,8 +106,7 @@ class Job:
                     return
                 self.losses.append(error)
                 self.restarted += 1
-                self.specification = self._engines.replace_lost(self.specification)
-                self._result = self._engines.begin(self.specification)
+                self._restart(error)
         except AerisError as error:
             self._error = error
         except Exception as error:
@@ -115,13 +115,20 @@ class Job:
         finally:
             self._over.set()
 
+    def _restart(self, loss: EngineLost) -> None:
+        """Says what was lost, and begins again on other engines, or on those that are left."""
+        say(f"{loss.found}. Restart {self.restarted} of {self._restarts} begins")
+        before, self.specification = self.specification, self._engines.replace_lost(self.specification)
+        if self.specification.layout != before.layout:
+            say(f"{self.name} goes on with fewer engines, as {self.specification.layout}")
+        self._result = self._engines.begin(self.specification)
+
     def _outcome(self) -> AerisError | None:
         """Waits for the engines' answers; the failure that came first, if any did."""
         released: list[int] = []
         while not self._result.ready():
             self._result.wait(POLL)
-            if self.specification.together:
-                released += self._engines.release(self._result._targets)
+            released += self._engines.release(self._result._targets, self.specification.together)
         try:
             self._result.get()
         except ipp.CompositeError as error:
@@ -129,6 +136,11 @@ class Job:
         except ipp.error.RemoteError as error:
             return cause(self.name, [(error.ename, error.evalue, error.traceback, error.engine_info)], self._result._targets)
         return None
+
+
+def say(text: str) -> None:
+    """Tells who looks at the notebook something that no call will return."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def cause(name: str, failures: list[tuple[str, str, Any, Any]], ranks: list[int], released: Sequence[int] = ()) -> AerisError:

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
+from aeris.errors import EngineLost
 from aeris.model.config import ModelConfig
 from aeris.model.presets import SamplingRecipe, TrainingRecipe
 from aeris.swipe import Layout
+from aeris.swipe.plan import legal_layouts
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Specification:
         """The same on fewer engines.
 
         Raises:
-            ConfigurationError: No layout of so many can do it.
+            EngineLost: No layout of so many can do it; it names one that can.
         """
         raise NotImplementedError
 
@@ -83,7 +85,16 @@ class TrainSpecification(Specification):
 
     def on(self, engines: int) -> Self:
         """The same on fewer engines, as the layout that takes the least work."""
-        return replace(self, layout=Layout.suggest(self.model, engines, float("inf"), self.batch))
+        passes = self.batch // (self.micro_batch or 1)  # a run keeps its micro-batch, so replicas share out whole ones
+        legal = next(count for count in range(engines, 0, -1) if any(legal_layouts(self.model, count, passes)))
+        layout = Layout.suggest(self.model, legal, float("inf"), passes)
+        if legal < engines:
+            raise EngineLost(
+                f"{engines} engines are left, and no layout of {engines} ranks can train this",
+                f"A layout of {legal} can",
+                f"Train again with the same arguments and layout=aeris.{layout!r}: it goes on from the last checkpoint",
+            )
+        return replace(self, layout=layout)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from aeris.data.disk import write_whole
 from aeris.device import Device
+from aeris.errors import RankLost
 from aeris.run import STATE, STOP, Run
 from aeris.swipe import Groups
 
@@ -40,7 +41,9 @@ def told(run: Run, groups: Groups, device: Device, precision: str) -> Iterator[N
     try:
         yield
     except BaseException as error:
-        _write(run, {"state": "failed", "reason": str(error) or type(error).__name__, **content})
+        # Whoever reads it adds what to do; a rank that was lost leaves nothing else to say.
+        reason = error.found if isinstance(error, RankLost) else str(error)
+        _write(run, {"state": "failed", "reason": reason or type(error).__name__, **content})
         raise
     if groups.rank == 0:
         _write(run, {"state": "finished" if run.step >= run.configuration["steps"] else "stopped", **content})

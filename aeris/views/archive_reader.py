@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
 
 from aeris.data.grid import Grid
+from aeris.data.sharded_field import ShardedField
 from aeris.data.variables import VARIABLES
 from aeris.errors import DataError, StoreError
 from aeris.views.ensemble_statistics import band_mean
@@ -43,6 +45,7 @@ class ForecastReader:
 
     def __init__(self, forecast: xr.Dataset, leads_done: np.ndarray | None = None, path: Path | None = None) -> None:
         self.forecast, self.path, self._leads_done = _checked(forecast), path, leads_done
+        self._shards = lru_cache(maxsize=None)(self._open_shards)
         self.members = lru_cache(maxsize=2)(self._members)
         self.first = lru_cache(maxsize=8)(self._first)
         self.member = lru_cache(maxsize=16)(self._member)
@@ -122,15 +125,31 @@ class ForecastReader:
         field = self._field(channel).sel({"time": time, LEAD: lead}).transpose("number", *CELLS)
         return field if there.all() else field.isel(number=np.flatnonzero(there))
 
+    def _open_shards(self, variable: str) -> ShardedField | None:
+        """The files of a variable, where `aeris.forecast` wrote them."""
+        return None if self.path is None or self._leads_done is None else ShardedField.open(self.path / variable)
+
+    def _load(self, channel: Channel, time: np.datetime64, lead: np.timedelta64, chosen: np.ndarray | None = None) -> xr.DataArray:
+        """As `_read`, in memory."""
+        field, shards = self._read(channel, time, lead, chosen), self._shards(channel[0])
+        if shards is None:
+            return field.load()
+        numbers = self.forecast.get_index("number").get_indexer(field.number.values)
+        return field.copy(data=shards.read(self._place("time", time), numbers, self._index(lead), self._place("level", channel[1])))
+
+    def _place(self, dim: str, value: Any) -> Any:
+        """Where a coordinate has a value; None where there is none."""
+        return None if value is None else int(self.forecast.get_index(dim).get_loc(value))
+
     def _members(self, channel: Channel, time: np.datetime64, lead: np.timedelta64) -> xr.DataArray:
-        return self._with_values(self._read(channel, time, lead).load())
+        return self._with_values(self._load(channel, time, lead))
 
     def _first(self, channel: Channel, time: np.datetime64, lead: np.timedelta64, most: int) -> xr.DataArray:
         there = np.flatnonzero(self._done(time) > self._index(lead))[:most]
-        return self._with_values(self._read(channel, time, lead, np.isin(np.arange(len(self.numbers)), there)).load())
+        return self._with_values(self._load(channel, time, lead, np.isin(np.arange(len(self.numbers)), there)))
 
     def _member(self, channel: Channel, time: np.datetime64, lead: np.timedelta64, number: int) -> xr.DataArray:
-        return self._with_values(self._read(channel, time, lead, self.numbers == number).load())
+        return self._with_values(self._load(channel, time, lead, self.numbers == number))
 
     def _with_values(self, members: xr.DataArray) -> xr.DataArray:
         """The members that have a value anywhere; where there is a ledger, it has said so already."""
@@ -140,8 +159,18 @@ class ForecastReader:
         return members if there.all() else members.isel(number=np.flatnonzero(there))
 
     def _series(self, channel: Channel, time: np.datetime64, place: Place) -> xr.DataArray:
-        series = at_place(self._field(channel).sel(time=time), place).transpose("number", LEAD).load()
-        return series.where(np.arange(len(self.leads)) < self._done(time)[:, None])
+        series = at_place(self._field(channel).sel(time=time), place).transpose("number", LEAD)
+        done, shards = self._done(time), self._shards(channel[0])
+        if shards is None:
+            return series.load().where(np.arange(len(self.leads)) < done[:, None])
+        row, column = (self._place(name, series[name].values[()]) for name in CELLS)
+        cell = slice(row, row + 1), slice(column, column + 1)
+        values = np.full(series.shape, np.nan, np.float32)
+        for lead in range(done.max()):
+            there = np.flatnonzero(done > lead)
+            read = shards.read(self._place("time", time), there, lead, self._place("level", channel[1]), *cell)
+            values[there, lead] = read[:, 0, 0]
+        return series.copy(data=values)
 
     def _band(self, channel: Channel, time: np.datetime64, south: float, north: float) -> xr.DataArray:
         """Read lead by lead: the rows of all leads and members together would not fit into memory at 0.25°."""

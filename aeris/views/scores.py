@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import xarray as xr
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from aeris.views.style import choose_level, hours, label_leads, new_figure, system_styles, variable_text, with_unit
+from aeris.views.style import OKABE_ITO, choose_level, hours, label_leads, new_figure, system_styles, variable_text, with_unit
 
 TITLES = {
     "rmse": "Root mean square error of the ensemble mean",
@@ -73,9 +72,9 @@ def parts_figure(scores: xr.Dataset, score: str, variable: str, level: int | Non
     field = choose_level(scores[f"{score}.{variable}"], level).isel(system=0)
     figure = new_figure()
     ax = figure.add_subplot()
-    lines = ("-", "--", "-.", ":")
+    colours, lines = OKABE_ITO[:-1], ("-", "--", "-.", ":")
     for number, part in enumerate(map(str, field[dim].values)):
-        colour, line = colormaps["tab10"](number % 10), lines[number // 10 % len(lines)]
+        colour, line = colours[number % len(colours)], lines[number // len(colours) % len(lines)]
         values = field.sel({dim: part})
         ax.plot(hours(field.prediction_timedelta.values), values, marker="o", markersize=3, label=part, color=colour, linestyle=line)
     if score in _IDEAL:

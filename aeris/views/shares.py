@@ -8,9 +8,9 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from aeris.errors import DataError
-from aeris.views.style import new_figure
+from aeris.views.style import OKABE_ITO, new_figure
 
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
+_COLOURS = (*OKABE_ITO, "#999999")
 
 
 def share_figure(

@@ -19,6 +19,8 @@ from matplotlib.ticker import MultipleLocator
 
 from aeris.data.variables import VARIABLES, WIND_PAIRS
 
+OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+"""The colours, those that are told apart most easily first; yellow, which is faint on white, last."""
 TRUTH: dict[str, Any] = {"color": "black", "linestyle": "-", "linewidth": 1.8}
 SYSTEMS: dict[str, dict[str, Any]] = {
     "forecast": {"color": "#0072B2", "linestyle": "-", "marker": "o"},

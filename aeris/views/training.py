@@ -25,8 +25,7 @@ def loss_figure(logbook: xr.Dataset) -> Figure:
     figure = new_figure(6.4, 4.4)
     for ax, name in zip(figure.subplots(2, 1, sharex=True), ("loss", "grad_norm"), strict=True):
         _draw_curve(ax, logbook[name])
-    figure.axes[0].legend(frameon=False)
-    figure.axes[1].set_xlabel("optimizer step")
+    _explain(figure, logbook)
     return figure
 
 
@@ -40,13 +39,20 @@ def training_figure(logbook: xr.Dataset) -> NotebookFigure:
         A matplotlib figure.
     """
     figure = new_figure(9.6, 4.4)
-    axes = figure.subplots(2, 2, sharex=True)
-    for ax, name in zip(axes.flat, LABELS, strict=True):
+    for ax, name in zip(figure.subplots(2, 2, sharex=True).flat, LABELS, strict=True):
         _draw_curve(ax, logbook[name])
-    figure.axes[0].legend(frameon=False)
-    for ax in axes[-1]:
-        ax.set_xlabel("optimizer step")
+    _explain(figure, logbook)
     return figure
+
+
+def _explain(figure: Figure, logbook: xr.Dataset) -> None:
+    """Title, legend, and what the horizontal axis is, below the lowest."""
+    figure.suptitle(f"Course of the training, {logbook.sizes['step']} steps", fontsize="medium")
+    figure.axes[0].legend(frameon=False)
+    for ax in figure.axes:
+        place = ax.get_subplotspec()
+        if place is not None and place.is_last_row():
+            ax.set_xlabel("optimizer step")
 
 
 def _draw_curve(ax: Axes, values: xr.DataArray) -> None:

@@ -15,6 +15,7 @@ import time
 import tomllib
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import ipyparallel as ipp
 import psutil
@@ -25,7 +26,7 @@ import aeris
 from aeris.cluster import addresses, job_scripts, launchers
 from aeris.cluster.job_scripts import PBSJob, SlurmJob
 from aeris.cluster.launchers import MPIEngines, PBSEngines, SlurmEngines
-from aeris.errors import AerisError, ClusterError, ConfigurationError
+from aeris.errors import AerisError, ClusterError, ConfigurationError, EngineLost
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -400,10 +401,25 @@ def test_time_in_the_queue_does_not_count(tmp_path, batch_system):
     cluster = pbs(tmp_path, setup=[f"while grep -q Q {batch_system / 'state'}; do sleep 0.2; done", "sleep 60"], timeout=3)
     release = subprocess.Popen(["sh", "-c", f"sleep 9; echo R > {batch_system / 'state'}"])
     started = time.monotonic()
-    with pytest.raises(ClusterError, match="did not start within 3 s"):
+    with pytest.raises(ClusterError, match=r"did not start within 3 s; they must reach the controller at 127\.0\.0\.1"):
         cluster.start(progress=False)
     assert release.poll() == 0 and time.monotonic() - started > 9
     assert (batch_system / "1001.ended").exists()
+
+
+@pytest.mark.full
+def test_a_job_that_ends_takes_its_engines_and_the_notebook_says_so(tmp_path, batch_system, monkeypatch):
+    """As at the end of its wall time; no engine can be started in the place of another, and none is left."""
+    with pbs(tmp_path) as cluster:
+        monkeypatch.setattr(cluster, "begin", lambda specification: cluster.client[:].apply_async(time.sleep, 600))
+        job = cluster._submit("sleeping", SimpleNamespace(together=True), restarts=1)
+        time.sleep(1)
+        subprocess.run(["qdel", "1001.stand-in"], check=True)
+        ended = time.monotonic()
+        with pytest.raises(EngineLost, match=r"^No engine is left.*Start a cluster, and the same job again"):
+            job.wait(timeout=60)
+        assert time.monotonic() - ended < 15
+        assert str(job.losses[0]).startswith("rank 0 (engine 0), rank 1 (engine 1) has gone while sleeping")
 
 
 @pytest.mark.full

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -60,8 +61,10 @@ def await_step(run: Run, step: int, seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
-def weights(run: Run) -> dict:
-    return Checkpoint.open(run.newest).tensors("weights")
+def weights(run: Run, step: int | None = None) -> dict:
+    """Of a run's newest checkpoint, or of that of a step."""
+    path = run.newest if step is None else next(path for path in run.checkpoints if path.name == f"step-{step:08d}")
+    return Checkpoint.open(path).tensors("weights")
 
 
 def test_a_run_on_engines_is_the_run_of_one_process(cluster, small_store, tmp_path):
@@ -95,11 +98,16 @@ def test_what_cannot_work_is_refused_before_an_engine_starts(cluster, small_stor
     assert not (tmp_path / "run").exists()
 
 
-def test_one_job_at_a_time_and_a_stop_leaves_a_checkpoint(cluster, small_store, tmp_path):
+def test_one_job_at_a_time_and_a_stop_leaves_a_checkpoint(cluster, folder, small_store, tmp_path):
     run = cluster.train(**arguments(small_store, tmp_path / "long", steps=900, layout=Layout(dp=2)))
     await_step(run, 3)
     with pytest.raises(ClusterError, match=r"is training long.*one job at a time"):
         cluster.train(**arguments(small_store, tmp_path / "other", layout=Layout(dp=2)))
+    attached = aeris.Cluster.attach(directory=folder)  # as in another notebook, which did not ask for the job
+    with pytest.raises(ClusterError, match=r"Engines 0, 1 are busy .* another notebook.*one job at a time"):
+        attached.train(**arguments(small_store, tmp_path / "other", layout=Layout(dp=2)))
+    attached.client.close()
+    assert not (tmp_path / "other").exists()
     assert not run.wait(timeout=0.1)
     Run.open(run.path).stop()  # as from any other notebook
     assert run.wait(timeout=60)
@@ -142,11 +150,30 @@ def test_nothing_on_this_machine_listens_to_another(cluster):
     assert set(listening) == {"127.0.0.1"}
 
 
-def test_an_engine_of_another_version_is_named(cluster, monkeypatch):
-    described = cluster._described()
-    monkeypatch.setattr(cluster, "_described", lambda: [*described[:1], {**described[1], "torch": "1.0"}])
-    with pytest.raises(ClusterError, match=rf"Engine {described[1]['engine']} on .* has torch 1.0, this notebook"):
-        cluster.check_versions()
+@pytest.mark.parametrize("package", ["aeris", "torch"])
+def test_an_engine_of_another_version_is_named(cluster, package):
+    """The second engine finds another version than this notebook in its environment."""
+    engine = cluster._described()[1]
+    there = cluster.client[engine["engine"]]
+    there.execute("from importlib import metadata; version = metadata.version", block=True)
+    there.execute(f"metadata.version = lambda name: '1.0' if name == {package!r} else version(name)", block=True)
+    try:
+        with pytest.raises(ClusterError, match=rf"Engine {engine['engine']} on {engine['host']} has {package} 1.0, this notebook"):
+            cluster.check_versions()
+    finally:
+        there.execute("metadata.version = version", block=True)
+    assert len(cluster.check_versions()) == 2
+
+
+def test_a_cluster_does_not_start_with_an_engine_of_another_version(tmp_path):
+    """The engine's own path holds another torch, as far as its package's record goes."""
+    (tmp_path / "torch-1.0.dist-info").mkdir()
+    (tmp_path / "torch-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 1.0\n")
+    cluster = aeris.Cluster.local(engines=1, directory=tmp_path / "ipython")
+    cluster._options["environment"]["PYTHONPATH"] = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    with pytest.raises(ClusterError, match=r"Engine 0 on .* has torch 1\.0, this notebook"):
+        cluster.start(progress=False)
+    assert not list((tmp_path / "ipython" / "security").glob("cluster-*.json"))
 
 
 def test_another_kernel_attaches(cluster, folder):
@@ -272,23 +299,84 @@ def pid_of(cluster, rank: int) -> int:
 
 
 @pytest.mark.full
-def test_a_forecast_goes_on_after_an_engine_was_killed(small_store, small_world, tmp_path):
+def test_where_no_engine_can_be_replaced_a_smaller_layout_goes_on(small_store, tmp_path, monkeypatch, capfd):
+    """As in a batch job: from the checkpoint on, the numbers are those of an undisturbed run to the tolerance of float32."""
+    monkeypatch.setattr(aeris.Cluster, "_replaceable", False)
+    with aeris.Cluster.local(engines=2, directory=tmp_path / "ipython") as cluster:
+        layout = Layout(pp=2)
+        undisturbed = cluster.train(**arguments(small_store, tmp_path / "undisturbed", steps=40, layout=layout))
+        assert undisturbed.wait(timeout=120)
+        process = pid_of(cluster, 1)
+        run = cluster.train(**arguments(small_store, tmp_path / "shrunk", steps=40, layout=layout), restarts=1)
+        await_step(run, 5)
+        os.kill(process, signal.SIGKILL)
+        while not run.job.losses:
+            time.sleep(0.05)
+        begin = run.step
+        assert run.wait(timeout=120)
+    assert run.job.specification.layout.world == 1 and begin < 36
+    said = capfd.readouterr().err
+    assert said.count("has gone while training shrunk") == 1 and "goes on with fewer engines, as dp 1 × pp 1 ×" in said
+    later = slice(begin, begin + 4)
+    for name in ("loss", "grad_norm"):
+        np.testing.assert_allclose(run.logbook[name][later], undisturbed.logbook[name][later], rtol=1e-5)
+    ours, theirs = (weights(other, begin + 4) for other in (run, undisturbed))
+    for name, tensor in theirs.items():
+        assert float((tensor - ours[name]).norm() / tensor.norm()) < 1e-5, name
+
+
+def test_a_number_that_allows_no_layout_is_told_with_one_that_does(small_store, tmp_path):
+    asked = {name: value for name, value in arguments(small_store, tmp_path).items() if name != "recipe"}
+    whole = TrainSpecification(**asked, layout=Layout(pp=4), period=None, seed=0, recipe=None)
+    assert whole.on(3).layout == Layout(pp=3)
+    with pytest.raises(
+        EngineLost, match=r"5 engines are left, and no layout of 5 .*A layout of 4 can\..*layout=aeris\.Layout\("
+    ) as refusal:
+        whole.on(5)
+    named = eval(refusal.value.remedy.partition("layout=")[2].partition(":")[0], {"aeris": aeris})
+    named.check(MODEL, world=4, batch=4, micro_batch=1)
+    halves = replace(whole, micro_batch=2)  # of which three stages would have too few
+    with pytest.raises(EngineLost, match="A layout of 2 can"):
+        halves.on(3)
+    halves.on(2).layout.check(MODEL, world=2, batch=4, micro_batch=2)
+
+
+@pytest.mark.full
+def test_a_forecast_goes_on_after_an_engine_was_killed(small_store, small_world, tmp_path, capfd):
+    """First without restarts: it is told at once, though the other engine has work for minutes; then with."""
     run = aeris.train(**arguments(small_store, tmp_path / "run"), progress=False)
-    how = {"times": small_world.time.values[[3, 9, 12, 15]], "members": 6, "lead": "96h", "batch": 2, "precision": "float32"}
+    how = {"times": small_world.time.values[[3, 9, 12, 15]], "members": 6, "batch": 2, "precision": "float32"}
     with aeris.Cluster.local(engines=2, directory=tmp_path / "ipython") as cluster:
         process = pid_of(cluster, 1)
-        filled = cluster.forecast(run, small_world, out=tmp_path / "lost.zarr", restarts=1, **how)
-        end = time.monotonic() + 60
-        while not (tmp_path / "lost.zarr").exists() or not bool(filled.open()["2m_temperature"].notnull().any()):
-            assert time.monotonic() < end
-            time.sleep(0.1)
+        filled = cluster.forecast(run, small_world, out=tmp_path / "long.zarr", lead="400d", **how)
+        await_states(filled)
+        os.kill(process, signal.SIGKILL)
+        killed = time.monotonic()
+        with pytest.raises(EngineLost, match=r"^rank 1 \(engine \d\) has gone while forecasting long.zarr"):
+            filled.wait(timeout=60)
+        assert time.monotonic() - killed < SEEN_WITHIN
+        assert cluster._busy() == [] and filled.open().attrs["complete"] < 0.5
+
+        cluster.restore()
+        process = pid_of(cluster, 1)
+        filled = cluster.forecast(run, small_world, out=tmp_path / "lost.zarr", restarts=1, lead="96h", **how)
+        await_states(filled)
         os.kill(process, signal.SIGKILL)
         assert filled.wait(timeout=120)
         assert filled.job.restarted == 1
+        assert "has gone while forecasting lost.zarr" in capfd.readouterr().err
         many = filled.open()
-    alone = aeris.forecast(run, small_world, out=tmp_path / "alone.zarr", progress=False, **how)
+    alone = aeris.forecast(run, small_world, out=tmp_path / "alone.zarr", progress=False, lead="96h", **how)
     for name in alone.data_vars:
         np.testing.assert_array_equal(many[name].values, alone[name].values, err_msg=str(name))
+
+
+def await_states(filled) -> None:
+    """Waits for the first states of a forecast."""
+    end = time.monotonic() + 60
+    while not filled.path.exists() or not filled.open().attrs["complete"]:
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 @pytest.mark.full
