@@ -137,8 +137,9 @@ def stuck(programs: list[list[Message]]) -> list[int]:
         return False
 
     everyone = range(len(programs))
-    while any([post(rank) for rank in everyone]) | any([meet(rank) for rank in everyone]):
-        pass
+    moved = True
+    while moved:
+        moved = any([*map(post, everyone), *map(meet, everyone)])
     return [rank for rank in everyone if left[rank] or waiting[rank] or any(posted[rank].values())]
 
 
