@@ -14,32 +14,33 @@ from aeris.data.store import Store
 from aeris.errors import AerisError
 from aeris.run import Run
 from aeris.swipe import Layout
-from aeris.training.trainer import Trainer, train
+from aeris.training.objectives import DiffusionTraining
+from aeris.training.trainer import train
 
 LAYOUT = Layout(pp=2, sp=4)
-VICTIM = 5
+VICTIM, BATCH = 5, 2
 
 
 def failing(store: str, out: str, how: str) -> str:
     """Trains, and on one rank fails in the middle of the third step."""
     import torch.distributed as dist
 
-    draw = Trainer.draw
+    draw = DiffusionTraining.draw
 
     def fail(self, batch, part):
-        if self.step == 2 and dist.get_rank() == VICTIM:
+        if batch.seen == 2 * BATCH and dist.get_rank() == VICTIM:
             if how == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise ValueError("a cosmic ray")
         return draw(self, batch, part)
 
-    Trainer.draw = fail
+    DiffusionTraining.draw = fail
     try:
-        train(MODEL, store, out, steps=6, batch=2, layout=LAYOUT, recipe=RECIPE, checkpoint_every=2, progress=False)
+        train(MODEL, store, out, steps=6, batch=BATCH, layout=LAYOUT, recipe=RECIPE, checkpoint_every=2, progress=False)
     except AerisError as error:
         return f"{type(error).__name__}: {error}"
     finally:
-        Trainer.draw = draw
+        DiffusionTraining.draw = draw
     return "it went on"
 
 
@@ -78,7 +79,7 @@ def differing(store: str, out: str) -> str:
     import torch.distributed as dist
 
     try:
-        train(MODEL, store, out, steps=6, batch=2, layout=Layout(dp=2), seed=dist.get_rank(), recipe=RECIPE, progress=False)
+        train(MODEL, store, out, steps=6, batch=BATCH, layout=Layout(dp=2), seed=dist.get_rank(), recipe=RECIPE, progress=False)
     except AerisError as error:
         return str(error)
     return "it went on"
