@@ -68,6 +68,7 @@ class Cluster:
         self._options = dict(options or {})  # of ipyparallel's launcher
         self._client: ipp.Client | None = None
         self._joined: tuple[int, ...] = ()
+        self._hosts: dict[int, str] = {}
         self._job: Job | None = None
 
     # ---- starting and stopping
@@ -358,13 +359,16 @@ class Cluster:
     def _await_engines(self, progress: bool) -> None:
         """Waits for the engines started last, engine by engine; those that end before all have registered have failed."""
         client, deadline = self.client, time.monotonic() + self._timeout
-        starting = list(self._cluster.engines.values())[-1]
+        starting, waiting = list(self._cluster.engines.values())[-1], False
         with tqdm(total=self.engines, desc="engines", unit="engine", disable=not progress) as bar:
             while (ready := len(client.ids)) < self.engines:
                 if ready > bar.n:
                     bar.update(ready - bar.n)
-                if launchers.queued(self._cluster.engines.values()):
+                if queued := launchers.queued(self._cluster.engines.values()):
                     deadline = time.monotonic() + self._timeout  # the queue takes the time that it takes
+                if queued != waiting:
+                    bar.set_description("engines in the queue" if queued else "engines")
+                    waiting = queued
                 ended = launchers.ended(starting)
                 if ended or time.monotonic() > deadline:
                     where = self._cluster.controller_ip or "127.0.0.1"
@@ -399,6 +403,7 @@ class Cluster:
         ids = sorted(self.client.ids)
         answers = self.client[ids].apply_sync(spmd.describe)
         engines = [{"engine": number, **answer} for number, answer in zip(ids, answers, strict=True)]
+        self._hosts |= {engine["engine"]: engine["host"] for engine in engines}
         first = {engine["host"]: engine["engine"] for engine in reversed(engines)}
         return sorted(engines, key=lambda engine: (first[engine["host"]], engine["engine"]))  # hosts in the order of MPI
 
@@ -618,6 +623,15 @@ class Cluster:
     def _busy(self) -> list[int]:
         status = self.client.queue_status()
         return [engine for engine in self.client.ids if status.get(engine, {}).get("queue")]
+
+    def controller_lives(self) -> bool:
+        """Whether the controller is there; its process is on this machine."""
+        process = getattr(self._cluster.controller, "pid", None)
+        return process is None or launchers.lives(process)
+
+    def hosts(self) -> Mapping[int, str]:
+        """On which machine each engine is or was."""
+        return self._hosts
 
     def interrupt(self) -> None:
         """Interrupts what the engines do."""

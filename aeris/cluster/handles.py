@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +32,12 @@ class Engines(Protocol):
 
     def interrupt(self) -> None:
         """Interrupts what the engines do."""
+
+    def controller_lives(self) -> bool:
+        """Whether the controller, which carries the engines' answers, is there."""
+
+    def hosts(self) -> Mapping[int, str]:
+        """On which machine each engine is or was."""
 
     def release(self, ranks: Sequence[int], together: bool) -> list[int]:
         """Where a rank has gone, frees the engines of the others, and says which had to be ended."""
@@ -128,13 +134,20 @@ class Job:
         released: list[int] = []
         while not self._result.ready():
             self._result.wait(POLL)
+            if not self._engines.controller_lives():
+                raise ClusterError(
+                    f"The controller has gone while {self.name}",
+                    "It carries what engines answer, and they end by themselves without it",
+                    "Start a cluster and the same job again: it goes on from its last checkpoint, or where its archive stands",
+                )
             released += self._engines.release(self._result._targets, self.specification.together)
         try:
             self._result.get()
         except ipp.CompositeError as error:
-            return cause(self.name, error.elist, self._result._targets, released)
+            return cause(self.name, error.elist, self._result._targets, self._engines.hosts(), released)
         except ipp.error.RemoteError as error:
-            return cause(self.name, [(error.ename, error.evalue, error.traceback, error.engine_info)], self._result._targets)
+            failure = error.ename, error.evalue, error.traceback, error.engine_info
+            return cause(self.name, [failure], self._result._targets, self._engines.hosts())
         return None
 
 
@@ -143,20 +156,23 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def cause(name: str, failures: list[tuple[str, str, Any, Any]], ranks: list[int], released: Sequence[int] = ()) -> AerisError:
+def cause(
+    name: str, failures: list[tuple[str, str, Any, Any]], ranks: list[int], hosts: Mapping[int, str], released: Sequence[int] = ()
+) -> AerisError:
     """The one failure that explains the others.
 
     Args:
         name: What the job did.
         failures: Name, text, traceback and engine of each, as ipyparallel collects them.
         ranks: Engines in the order of their ranks.
+        hosts: The machine of each engine.
         released: Engines that were ended because they waited for one that has gone.
     """
     told = {(info or {}).get("engine_id"): (kind, text) for kind, text, _, info in failures}
     gone = [text for kind, text, _, _ in failures if kind == "EngineError"]
     if gone:
         witness = next((text for kind, text in told.values() if kind == "RankLost"), "")
-        silent = [f"rank {rank} (engine {engine})" for rank, engine in enumerate(ranks) if engine not in {*told, *released}]
+        silent = [f"rank {rank} ({_place(engine, hosts)})" for rank, engine in enumerate(ranks) if engine not in {*told, *released}]
         return EngineLost(
             f"{', '.join(silent) or 'An engine'} has gone while {name}" + (f"; the others say: {witness}" if witness else ""),
             "The ranks of a job work together, and none can go on without the others",
@@ -164,8 +180,12 @@ def cause(name: str, failures: list[tuple[str, str, Any, Any]], ranks: list[int]
         )
     engine, (kind, text) = next(((engine, said) for engine, said in told.items() if said[0] != "RankLost"), next(iter(told.items())))
     rank = ranks.index(engine) if engine in ranks else "?"
-    found = f"Rank {rank} (engine {engine}) failed while {name}: {kind}: {text}"
+    found = f"Rank {rank} ({_place(engine, hosts)}) failed while {name}: {kind}: {text}"
     return ClusterError(found, "", f"Read rank-{rank}.log in the folder engines of the run")
+
+
+def _place(engine: Any, hosts: Mapping[int, str]) -> str:
+    return f"engine {engine} on {hosts[engine]}" if engine in hosts else f"engine {engine}"
 
 
 class ClusterRun(Run):

@@ -299,6 +299,14 @@ def end_session(leader: int) -> None:
             os.kill(process, signal.SIGTERM)
 
 
+def lives(process: int) -> bool:
+    """Whether there is a process of this number that has not ended."""
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _session(process: int) -> int | None:
     try:
         return os.getsid(process)

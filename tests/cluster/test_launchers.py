@@ -8,6 +8,7 @@ import os
 import resource
 import shlex
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from aeris.cluster.launchers import MPIEngines, PBSEngines, SlurmEngines
 from aeris.errors import AerisError, ClusterError, ConfigurationError, EngineLost
 
 HERE = Path(__file__).parent
+HOST = socket.gethostname()
 ROOT = HERE.parents[1]
 ENGINE = job_scripts.engine_command(
     ["/opt/python/bin/python", "-m", "ipyparallel.engine"], "/home/ada/.ipython/profile_default", "aeris-1a2b3c"
@@ -419,7 +421,7 @@ def test_a_job_that_ends_takes_its_engines_and_the_notebook_says_so(tmp_path, ba
         with pytest.raises(EngineLost, match=r"^No engine is left.*Start a cluster, and the same job again"):
             job.wait(timeout=60)
         assert time.monotonic() - ended < 15
-        assert str(job.losses[0]).startswith("rank 0 (engine 0), rank 1 (engine 1) has gone while sleeping")
+        assert str(job.losses[0]).startswith(f"rank 0 (engine 0 on {HOST}), rank 1 (engine 1 on {HOST}) has gone while sleeping")
 
 
 @pytest.mark.full

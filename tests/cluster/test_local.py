@@ -129,7 +129,9 @@ def test_a_quick_ensemble_while_training_goes_on(cluster, small_store, small_wor
 def test_a_failure_is_told_once_with_its_rank(cluster, small_store, tmp_path):
     asked = arguments(small_store, tmp_path / "run", layout=Layout(dp=2)) | {"data": str(tmp_path / "gone"), "out": str(tmp_path / "run")}
     job = cluster._submit("training what is not there", TrainSpecification(**asked, period=None, seed=0), restarts=3)
-    with pytest.raises(ClusterError, match=r"^Rank 0 \(engine \d\) failed while training what is not there: StoreError: .*gone") as error:
+    with pytest.raises(
+        ClusterError, match=r"^Rank 0 \(engine \d on \S+\) failed while training what is not there: StoreError: .*gone"
+    ) as error:
         job.wait(timeout=60)
     assert str(error.value).count("StoreError") == 1
     assert job.restarted == 0  # what is refused would be refused again
@@ -245,7 +247,7 @@ def test_a_killed_engine_is_told_and_replaced(small_store, tmp_path, rank):
         await_step(run, 5)
         os.kill(process, signal.SIGKILL)
         killed = time.monotonic()
-        with pytest.raises(EngineLost, match=rf"rank {rank} \(engine \d\) has gone while training lost"):
+        with pytest.raises(EngineLost, match=rf"rank {rank} \(engine \d on \S+\) has gone while training lost"):
             run.wait(timeout=60)
         assert time.monotonic() - killed < SEEN_WITHIN
         assert Run.open(run.path).state["state"] == "failed"
@@ -270,11 +272,21 @@ def test_who_waits_in_vain_for_a_lost_engine_is_ended_and_replaced(tmp_path, mon
         time.sleep(1)
         os.kill(process, signal.SIGKILL)
         killed = time.monotonic()
-        with pytest.raises(EngineLost, match=r"^rank 0 \(engine \d\) has gone while sleeping\."):
+        with pytest.raises(EngineLost, match=r"^rank 0 \(engine \d on \S+\) has gone while sleeping\."):
             job.wait(timeout=60)
         assert time.monotonic() - killed < SEEN_WITHIN
         cluster.restore()
         assert len(cluster.check_versions()) == 2
+
+
+@pytest.mark.slow
+def test_a_job_whose_controller_goes_does_not_wait_for_ever(tmp_path, monkeypatch):
+    with aeris.Cluster.local(engines=1, directory=tmp_path / "ipython") as cluster:
+        monkeypatch.setattr(cluster, "begin", lambda specification: cluster.client[:].apply_async(time.sleep, 600))
+        job = cluster._submit("sleeping", SimpleNamespace(together=True), restarts=3)
+        os.kill(cluster._cluster.controller.pid, signal.SIGKILL)
+        with pytest.raises(ClusterError, match="The controller has gone while sleeping"):
+            job.wait(timeout=SEEN_WITHIN)
 
 
 @pytest.mark.full
@@ -286,7 +298,7 @@ def test_all_who_are_left_of_four_let_go_of_a_killed_engine(small_store, tmp_pat
         await_step(run, 5, seconds=120)
         os.kill(process, signal.SIGKILL)
         killed = time.monotonic()
-        with pytest.raises(EngineLost, match=r"rank 1 \(engine \d\) has gone while training lost"):
+        with pytest.raises(EngineLost, match=r"rank 1 \(engine \d on \S+\) has gone while training lost"):
             run.wait(timeout=60)
         assert time.monotonic() - killed < SEEN_WITHIN
         cluster.restore()
@@ -352,7 +364,7 @@ def test_a_forecast_goes_on_after_an_engine_was_killed(small_store, small_world,
         await_states(filled)
         os.kill(process, signal.SIGKILL)
         killed = time.monotonic()
-        with pytest.raises(EngineLost, match=r"^rank 1 \(engine \d\) has gone while forecasting long.zarr"):
+        with pytest.raises(EngineLost, match=r"^rank 1 \(engine \d on \S+\) has gone while forecasting long.zarr"):
             filled.wait(timeout=60)
         assert time.monotonic() - killed < SEEN_WITHIN
         assert cluster._busy() == [] and filled.open().attrs["complete"] < 0.5
