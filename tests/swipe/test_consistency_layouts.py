@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_layouts import MODEL, perturb
+from test_layouts import MODEL, assert_same_steps, perturb
 
 import aeris
 from aeris.data.store import Store
@@ -73,18 +73,8 @@ def alone(small_store, teacher):
 
 
 def assert_same(ranks, alone, store, teacher, path: str, layout: Layout) -> None:
-    expected_lines, expected = alone(path)
     results = ranks.run(layout.world, three_steps, str(store.path), str(teacher.path), path, layout)
-    for lines, _ in results:
-        for line, one in zip(lines, expected_lines, strict=True):
-            assert line["loss"] == pytest.approx(one["loss"], rel=1e-10)
-            assert line["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-10)
-    found: dict[str, torch.Tensor] = {}
-    for _, weights in results:
-        found |= weights or {}
-    assert found.keys() == expected.keys()
-    for name, weight in found.items():
-        assert (weight - expected[name]).norm() <= 1e-10 * expected[name].norm(), name
+    assert_same_steps(results, alone(path), 1e-10)
 
 
 @pytest.mark.parametrize("layout", TELLING, ids=str)

@@ -92,9 +92,14 @@ def alone(small_store):
     return get
 
 
-def assert_same(ranks, alone, store, model: ModelConfig, layout: Layout, precision: str, tolerance: float) -> None:
-    expected_lines, expected = alone(model, precision)
-    results = ranks.run(layout.world, three_steps, str(store.path), model, layout, precision)
+Steps = tuple[list[dict], dict[str, torch.Tensor] | None]
+"""Lines of the logbook, and the weights on one rank of each stage."""
+
+
+def assert_same_steps(results: list[Steps], alone: Steps, tolerance: float) -> None:
+    """What the ranks of a layout computed is, together, what one process did."""
+    expected_lines, expected = alone
+    assert expected is not None
     for lines, _ in results:
         for line, one in zip(lines, expected_lines, strict=True):
             assert line["loss"] == pytest.approx(one["loss"], rel=tolerance)
@@ -105,6 +110,11 @@ def assert_same(ranks, alone, store, model: ModelConfig, layout: Layout, precisi
     assert found.keys() == expected.keys()
     for name, weight in found.items():
         assert (weight - expected[name]).norm() <= tolerance * expected[name].norm(), name
+
+
+def assert_same(ranks, alone, store, model: ModelConfig, layout: Layout, precision: str, tolerance: float) -> None:
+    results = ranks.run(layout.world, three_steps, str(store.path), model, layout, precision)
+    assert_same_steps(results, alone(model, precision), tolerance)
 
 
 def test_no_gradient_is_zero(small_store):
