@@ -84,7 +84,8 @@ class Forward:
             inputs, given = passes[number]
             moves = directions[number]
             at, towards = (inputs, moves.inputs) if received is None else ((received[0],), (received[1],))
-            with forward_ad.dual_level():
+            # Compiled blocks know no dual numbers.
+            with forward_ad.dual_level(), torch.compiler.set_stance("force_eager"):
                 duals = [_dual(value, tangent) for value, tangent in zip(at, towards, strict=True)]
                 context = {name: _dual(value, moves.given.get(name)) for name, value in given.items()}
                 value, tangent = forward_ad.unpack_dual(stage(*duals, **context))

@@ -25,7 +25,7 @@ from aeris.swipe.forward import Direction, Forward, computing_in
 from aeris.training.batches import Batch
 from aeris.training.checkpoint import load_weights
 from aeris.training.configuration import Configuration
-from aeris.training.networks import network_of
+from aeris.training.networks import network_of, worth_compiling
 
 WARMUP = 0.2
 """Part of a run over which the tangent's second term grows, unless the recipe gives a number of images."""
@@ -134,4 +134,6 @@ def _teacher(configuration: Configuration, pipeline: Pipeline, device: Device) -
     network = network_of(configuration, pipeline.groups, device)
     load_weights(configuration.start.open(), network, dict(network.named_parameters()), "average")
     network.eval().requires_grad_(False)
+    if worth_compiling(configuration, pipeline.groups, device):
+        network.compile_blocks()
     return Forward(Pipeline(network, configuration.model, pipeline.groups, pipeline.device))
