@@ -3,8 +3,8 @@
     aeris demo --out demo
     python benchmarks/consistency.py --demo demo --out distilled --steps 900
 
-trains from the demo's weights, draws the same ensembles with both, and prints by lead fair CRPS over that of the teacher's ten-step Heun sampler,
-spread-skill ratio and power over the truth's, and the time of 19 calls over that of one, measured in turn. Called again it goes on.
+trains from the demo's weights, draws the same ensembles with both, and prints by lead fair CRPS over that of the teacher's ten-step Heun
+sampler, spread-skill ratio and power over the truth's, and the time of 19 calls over that of one, measured in turn.
 """
 
 from __future__ import annotations
