@@ -45,7 +45,6 @@ TRAINED = {
     "one": ("distilled", presets.fine_tuning(), ONE),
     "direct": (None, presets.fine_tuning(), ONE),
     "two": (None, presets.fine_tuning(), TWO),
-    "one-details": ("distilled", replace(presets.fine_tuning(), objective=replace(presets.fine_tuning().objective, details=1.0)), ONE),
 }
 """What each begins from (the teacher where it is None), how it is trained, and its sampler."""
 DRAWN = {"heun": (None, HEUN), "default": (None, SamplingRecipe()), **{name: (name, how[2]) for name, how in TRAINED.items()}}

@@ -3,12 +3,8 @@
 With the expectation over members and truth it is smallest where the members are drawn from the distribution of the truth, however
 few they are (Ferro 2014, doi 10.1002/qj.2270): two of them are enough to train on (Swift, arXiv 2509.25631).
 
-Small scales hold so little of the variance of a smooth field that their noise is lost in its CRPS. A score of a linear map of the fields is
-as proper, and :func:`bends` is one that weighs small scales as much as large ones (scores of several scales: arXiv 2506.10868).
-
 Shapes:
     M  member            B  sample            ... token axes          C  channel
-    P  pixel of a quadrant
 """
 
 from __future__ import annotations
@@ -36,19 +32,3 @@ def weighted_crps(members_M: Sequence[Tensor], target: Tensor, weight: Tensor, t
     error = torch.stack([(member - target).abs() for member in members_M]).sum(0) / count
     apart = torch.stack([(one - other).abs() for one, other in itertools.combinations(members_M, 2)]).sum(0) / (count * (count - 1))
     return (weight * (error - apart)).sum() / terms
-
-
-def bends(x_BPC: Tensor, width: int) -> Tensor:
-    """How a field bends along the rows of each quadrant: x(j − 1) − 2 x(j) + x(j + 1).
-
-    It reaches for no pixel of another quadrant, so that every layout that keeps rows whole computes the same.
-
-    Args:
-        x_BPC: Fields ``(..., P, C)``, pixels row by row.
-        width: Pixels of a row, at least three.
-
-    Returns:
-        ``(..., P / width, width - 2, C)``.
-    """
-    rows = x_BPC.unflatten(-2, (-1, width))
-    return rows[..., :-2, :] - 2 * rows[..., 1:-1, :] + rows[..., 2:, :]

@@ -63,20 +63,15 @@ class Crps:
         members: Members of each sample's ensemble.
         curriculum: Images that are rolled out for 1, 2, 3 and more steps, in this order; 0 leaves a length out. What is left of the run
             takes the last length.
-        details: Weight of a second CRPS, that of how fields bend from pixel to pixel. Large waves hardly count in it, so that noise which
-            is lost in the first one does; 0 leaves it out.
     """
 
     members: int = 2
     curriculum: tuple[int, ...] = (400, 400, 0, 400)
-    details: float = 0.0
     kind: Literal["crps"] = "crps"
 
     def __post_init__(self) -> None:
         if self.members < 2:
             raise ConfigurationError(f"members={self.members}", "The spread of an ensemble is that of at least two members", "Use 2")
-        if self.details < 0:
-            raise ConfigurationError(f"details={self.details}", "A weight in a loss is not negative", "Use 0 or 1")
         if not self.curriculum or min(self.curriculum) < 0 or self.curriculum[-1] == 0:
             raise ConfigurationError(
                 f"curriculum={self.curriculum}",

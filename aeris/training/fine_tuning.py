@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from aeris.diffusion import noise, solver
-from aeris.diffusion.crps import bends, weighted_crps
+from aeris.diffusion.crps import weighted_crps
 from aeris.diffusion.transition import transition
 from aeris.model.fields import Fields
 from aeris.model.presets import Crps
@@ -45,10 +45,6 @@ class CrpsTraining:
         self.configuration, self.fields, self.pipeline = configuration, fields, pipeline
         self.chain = Chain(pipeline)
         self.loss_weight = fields.loss_weight(configuration.recipe.channel_weights)
-        self.width = fields.window[1] // 2
-        # A bend counts where its three pixels do.
-        rows = self.loss_weight.unflatten(-2, (-1, self.width))
-        self.bend_weight = rows[..., 1:-1, :] * (rows[..., :-2, :] > 0) * (rows[..., 2:, :] > 0)
         size, channels = configuration.micro_batch, len(fields.channels)
         self.calls = [
             {"t_B": torch.full((size,), angle, dtype=fields.dtype, device=fields.device)} for angle in solver.calls(configuration.sampling)
@@ -61,13 +57,6 @@ class CrpsTraining:
         objective = self.configuration.recipe.objective
         assert isinstance(objective, Crps)
         return objective.members
-
-    @property
-    def details(self) -> float:
-        """Weight of the CRPS of the fields' bends."""
-        objective = self.configuration.recipe.objective
-        assert isinstance(objective, Crps)
-        return objective.details
 
     def step(self, batch: Batch) -> Tensor:
         """As `aeris.training.objectives.Objective`."""
@@ -134,18 +123,7 @@ class CrpsTraining:
             ensemble = leaves[number * self.members : (number + 1) * self.members]
             errors = [(member - truth) / self.fields.residual_std for member in ensemble]
             loss = loss + weighted_crps(errors, torch.zeros_like(truth), self.loss_weight, terms)
-            if self.details:
-                loss = loss + self.details * self._crps_of_bends(errors, truth - self.tokens(batch.state, part), terms)
         return loss.detach(), list(torch.autograd.grad(loss, leaves)) if leaves else []
-
-    def _crps_of_bends(self, errors: Sequence[Tensor], change: Tensor, terms: int) -> Tensor:
-        """CRPS of the members' bends, in units of how much the true change bends in each channel."""
-        bent = bends(change / self.fields.residual_std, self.width)
-        squares = self.pipeline.groups.add_over_image((self.bend_weight * bent.square()).sum((0, 1, 2, 3, 4, 5)))
-        weights = self.pipeline.groups.add_over_image(self.bend_weight.sum((0, 1, 2, 3, 4)))
-        deviation = (squares / (len(change) * weights).clamp_min(1e-30)).sqrt().clamp_min(1e-6)
-        scaled = [bends(error, self.width) / deviation for error in errors]
-        return weighted_crps(scaled, torch.zeros_like(scaled[0]), self.bend_weight, terms)
 
     def tokens(self, fields_BCHW: Tensor | None, part: slice) -> Tensor:
         """Some images of a batch as tokens."""
