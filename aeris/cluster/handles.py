@@ -8,39 +8,18 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ipyparallel as ipp
 import xarray as xr
 
+from aeris.cluster.engines import Engines
 from aeris.cluster.jobs import Specification
 from aeris.errors import AerisError, ClusterError, EngineLost
 from aeris.run import Run
 
 POLL = 0.2
 """Seconds between two looks at a job."""
-
-
-class Engines(Protocol):
-    """What a job must know of its cluster."""
-
-    def begin(self, specification: Specification) -> ipp.AsyncResult:
-        """Starts a specification on the engines that are its ranks."""
-
-    def replace_lost(self, specification: Specification) -> Specification:
-        """Finds engines for those that have gone, or another layout for those that are left."""
-
-    def interrupt(self) -> None:
-        """Interrupts what the engines do."""
-
-    def controller_lives(self) -> bool:
-        """Whether the controller, which carries the engines' answers, is there."""
-
-    def hosts(self) -> Mapping[int, str]:
-        """On which machine each engine is or was."""
-
-    def release(self, ranks: Sequence[int], together: bool) -> list[int]:
-        """Where a rank has gone, frees the engines of the others, and says which had to be ended."""
 
 
 class Job:
