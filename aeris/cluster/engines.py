@@ -228,8 +228,9 @@ class Engines:
         return self._hosts
 
     def interrupt(self) -> None:
-        """Interrupts what the engines do."""
+        """Interrupts what the engines do; those that meet in a collective are not where the others are, so all join anew next time."""
         self.client.send_signal("SIGINT", sorted({*self._joined} & {*self.client.ids}))
+        self._joined = ()
 
     def _ranks(self, world: int) -> tuple[int, ...]:
         """Engines that are the ranks of a process group of that size, in the order of the ranks."""

@@ -20,6 +20,8 @@ from aeris.run import Run
 
 POLL = 0.2
 """Seconds between two looks at a job."""
+ENDED_BY_INTERRUPT = {"KeyboardInterrupt", "RankLost"}
+"""What ranks say when they are interrupted, and those that waited for them."""
 
 
 class Job:
@@ -41,7 +43,7 @@ class Job:
     def __init__(self, name: str, specification: Specification, engines: Engines, restarts: int = 0) -> None:
         self.name, self.specification = name, specification
         self.restarted, self.losses = 0, list[EngineLost]()
-        self._engines, self._restarts = engines, restarts
+        self._engines, self._restarts, self._interrupted = engines, restarts, False
         self._error: AerisError | None = None
         self._over = threading.Event()
         self._result = engines.begin(specification)
@@ -75,8 +77,8 @@ class Job:
         return True
 
     def interrupt(self) -> None:
-        """Interrupts the engines; what they have written stays."""
-        self._restarts = self.restarted
+        """Interrupts the engines, which ends the job; what they have written stays."""
+        self._restarts, self._interrupted = self.restarted, True
         self._engines.interrupt()
 
     def __repr__(self) -> str:
@@ -109,7 +111,7 @@ class Job:
         self._result = self._engines.begin(self.specification)
 
     def _outcome(self) -> AerisError | None:
-        """Waits for the engines' answers; the failure that came first, if any did."""
+        """Waits for the engines' answers; the failure that came first, if any did. Engines that were interrupted have not failed."""
         released: list[int] = []
         while not self._result.ready():
             self._result.wait(POLL)
@@ -123,11 +125,14 @@ class Job:
         try:
             self._result.get()
         except ipp.CompositeError as error:
-            return cause(self.name, error.elist, self._result._targets, self._engines.hosts(), released)
+            failures = error.elist
         except ipp.error.RemoteError as error:
-            failure = error.ename, error.evalue, error.traceback, error.engine_info
-            return cause(self.name, [failure], self._result._targets, self._engines.hosts())
-        return None
+            failures = [(error.ename, error.evalue, error.traceback, error.engine_info)]
+        else:
+            return None
+        if self._interrupted and {kind for kind, *_ in failures} <= ENDED_BY_INTERRUPT:
+            return None
+        return cause(self.name, failures, self._result._targets, self._engines.hosts(), released)
 
 
 def say(text: str) -> None:
@@ -248,7 +253,7 @@ class ClusterForecast:
         return open_forecast(self.path)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Waits for the end, as `Job.wait`.
+        """Waits for the end, or for that of a forecast that was stopped, as `Job.wait`; :meth:`open` gives what there is then.
 
         Args:
             timeout: Seconds to wait at most.
@@ -263,7 +268,7 @@ class ClusterForecast:
         return self.job.wait(timeout)
 
     def stop(self) -> None:
-        """Interrupts it; asked for again with the same arguments it goes on where it stands."""
+        """Interrupts it; what is there stays, and asked for again with the same arguments it goes on."""
         self.job.interrupt()
 
     def __repr__(self) -> str:

@@ -73,10 +73,10 @@ class Forecaster:
         self.device.reuse_freed_memory()
         model, layout = self.checkpoint.model, self.groups.layout
         place, wide = self.device.torch_device, torch.float64 if precision == "float64" else torch.float32
-        network = build(model, held_blocks(model, self.groups))
+        network = build(model, held_blocks(model, self.groups)).to(place, wide)  # first: weights of float64 pass through no narrower type
         load_weights(self.checkpoint, network, network.state_dict(), "average")
         network.compute_dtype = getattr(torch, precision)
-        network = network.to(place, wide).eval().requires_grad_(False)
+        network = network.eval().requires_grad_(False)
         if compile and layout.sp == 1 and self.device.compile_available():
             network.compile_blocks()
         self.network = cast(WindowTransformer, self.device.optimize(network))

@@ -150,8 +150,8 @@ class Fields:
         return tokens if self.part is None else self.part.cut(tokens, first=1)
 
     def tokens(self, x_BCHW: Tensor) -> Tensor:
-        """Pixels of the windows that are here, in quadrant order: ``(B, R, K, Q, P, C)``."""
-        tokens = to_tokens(x_BCHW, self.window)
+        """Pixels of the windows that are here, wherever they were read, in quadrant order: ``(B, R, K, Q, P, C)``."""
+        tokens = to_tokens(x_BCHW.to(self.device, self.dtype, non_blocking=True), self.window)
         return tokens if self.part is None else self.part.cut_window(tokens, first=1)
 
     def masked(self, tokens: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ class Fields:
         """Standardised radiation at the top of the atmosphere, ``(B, R, K, Q, P, 1)``."""
         (mean, std), (latitude, longitude) = self._radiation_statistics, self._coordinates
         field = toa_incident_solar_radiation(np.asarray(times), latitude, longitude)
-        return self.tokens(torch.as_tensor((field - mean) / std, dtype=self.dtype, device=self.device)[:, None])
+        return self.tokens(torch.as_tensor((field - mean) / std)[:, None])
 
     @cached_property
     def _coordinates(self) -> tuple[np.ndarray, np.ndarray]:

@@ -81,7 +81,9 @@ class CrpsTraining:
         """States before and after each step, where each step begins with leaves; none on a rank without the first stage."""
         begins: list[list[Tensor]] = []
         ends: list[list[Tensor]] = []
-        states = [self.tokens(batch.state, part) for part, _ in travellers] if self.pipeline.has_first else []
+        states = []
+        if self.pipeline.has_first and batch.state is not None:
+            states = [self.fields.tokens(batch.state[part]) for part, _ in travellers]
         for lead in range(1, batch.intervals + 1):
             # The first states are given: nothing is before them that a gradient could move.
             begins.append([state.detach().requires_grad_(lead > 1) for state in states])
@@ -119,13 +121,9 @@ class CrpsTraining:
         loss, leaves = torch.zeros((), dtype=self.fields.dtype, device=self.fields.device), [end.detach().requires_grad_() for end in ends]
         terms = self.configuration.batch * self.fields.pixel_count
         for number, part in enumerate(parts if leaves else ()):
-            truth = self.tokens(batch.target, part)
+            assert batch.target is not None
+            truth = self.fields.tokens(batch.target[part])
             ensemble = leaves[number * self.members : (number + 1) * self.members]
             errors = [(member - truth) / self.fields.residual_std for member in ensemble]
             loss = loss + weighted_crps(errors, torch.zeros_like(truth), self.loss_weight, terms)
         return loss.detach(), list(torch.autograd.grad(loss, leaves)) if leaves else []
-
-    def tokens(self, fields_BCHW: Tensor | None, part: slice) -> Tensor:
-        """Some images of a batch as tokens."""
-        assert fields_BCHW is not None
-        return self.fields.tokens(fields_BCHW[part].to(self.fields.device, self.fields.dtype, non_blocking=True))

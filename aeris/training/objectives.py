@@ -62,13 +62,13 @@ class DiffusionTraining:
     def draw(self, batch: Batch, part: slice) -> Pass:
         """Noise levels of some images and, where this rank needs them, noisy targets, conditions and velocities."""
         fields, configuration = self.fields, self.configuration
-        images, place = batch.images[part], fields.device
+        images = batch.images[part]
         start = noise.key(configuration.seed, "training angle")
         uniform = [noise.spread_evenly(start, image) for image in images]
-        t_B = trigflow.angle(torch.tensor(uniform, dtype=fields.dtype, device=place), configuration.recipe.noise)
+        t_B = trigflow.angle(torch.tensor(uniform, dtype=fields.dtype, device=fields.device), configuration.recipe.noise)
         if batch.state is None or batch.target is None:
             return (), None, {"t_B": t_B}
-        state, target = (fields.tokens(pixels[part].to(place, fields.dtype, non_blocking=True)) for pixels in (batch.state, batch.target))
+        state, target = fields.tokens(batch.state[part]), fields.tokens(batch.target[part])
         keys = [noise.key(configuration.seed, "training noise", image) for image in images]
         z = fields.masked(noise.normals(keys, fields.ids, len(fields.channels), fields.dtype))
         noisy, velocity = trigflow.interpolate(fields.residual(state, target), z, t_B)

@@ -11,6 +11,7 @@ import textwrap
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from aeris.data.variables import SEA, state_channels
 from aeris.errors import AerisError, ConfigurationError, DataError, StoreError
 
 HORIZONTAL = ("latitude", "longitude")
+SIX_HOURS = np.timedelta64(6, "h")
 
 
 def world(times: int = 8, shape: tuple[int, int] = (16, 32), levels: tuple[int, ...] = (500, 850), seed: int = 0) -> xr.Dataset:
@@ -276,6 +278,29 @@ class TestPairs:
         assert store.partner(2) == 6
         change = (expected(ds)[4:, 0].astype(np.float64) - expected(ds)[:-4, 0]) * store.grid.area[:, None]
         assert store.statistics.residual_mean[0] == pytest.approx(change.mean(), rel=1e-9)
+
+    @given(
+        at=st.sets(st.integers(0, 20), min_size=2),
+        every=st.integers(1, 3),
+        steps=st.integers(1, 4),
+        ends=st.tuples(st.integers(-1, 21), st.integers(-1, 21)),
+    )
+    def test_states_that_follow_each_other_are_those_of_a_double_loop(self, made, at, every, steps, ends):
+        """With gaps of any length, intervals of one to three spacings, and periods that end anywhere; all in units of six hours."""
+        at, (first, last) = sorted(at), (np.datetime64("2001-01-01", "ns") + end * SIX_HOURS for end in ends)
+        times = np.datetime64("2001-01-01", "ns") + np.array(at) * SIX_HOURS
+        store = replace(made[1], times=times, interval=every * SIX_HOURS)
+        chains = {begin: [begin + step * every for step in range(steps + 1)] for begin in at}
+        whole = {begin: chain for begin, chain in chains.items() if all(hour in at for hour in chain)}
+        inside = [begin for begin, chain in whole.items() if all(ends[0] <= hour <= ends[1] for hour in chain)]
+        assert store.pairs(steps=steps).tolist() == [at.index(begin) for begin in whole]
+        assert store.pairs(slice(first, last), steps).tolist() == [at.index(begin) for begin in inside]
+        for index, begin in enumerate(at):
+            if begin in whole:
+                assert store.partner(index, steps) == at.index(chains[begin][-1])
+            else:
+                with pytest.raises(DataError, match=rf"No state stands {6 * every} h after.*pairs\(steps={steps}\)"):
+                    store.partner(index, steps)
 
     def test_a_gap_is_refused_or_skipped(self, tmp_path):
         ds = world(7).isel(time=[0, 1, 2, 4, 5, 6])

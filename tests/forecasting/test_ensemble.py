@@ -21,6 +21,7 @@ from aeris.model.config import ModelConfig
 from aeris.model.presets import SamplingRecipe, TrainingRecipe
 from aeris.model.quadrants import to_pixels
 from aeris.run import Run
+from aeris.training.checkpoint import Checkpoint
 
 MODEL = ModelConfig(grid=(16, 32), dim=16, depth=2, heads=2, mlp=24, window=(4, 4))
 SAMPLING = SamplingRecipe(solver="heun", steps=3)
@@ -83,6 +84,13 @@ def test_an_untrained_network_adds_scaled_noise(small_store, small_world, tmp_pa
     sea = small_store.sea_mask
     expected[:, -1] = np.where(sea, expected[:, -1], 271.35)
     np.testing.assert_allclose(to_pixels(ensemble.states, MODEL.window).numpy(), expected, rtol=1e-6)
+
+
+def test_weights_of_float64_are_forecast_with_as_they_are(small_store, tmp_path):
+    run = aeris.train(MODEL, small_store, tmp_path / "run", steps=2, precision="float64", progress=False)
+    kept, held = Checkpoint.open(run.path).tensors("average"), Forecaster(run.path, precision="float64").network.state_dict()
+    assert any((tensor != tensor.float()).any() for tensor in kept.values())
+    assert all(torch.equal(held[name], tensor) for name, tensor in kept.items())
 
 
 def test_invariant_4_a_member_does_not_depend_on_how_many_run(ask, small_world):
