@@ -89,7 +89,7 @@ def test_a_forecast_on_engines_is_the_forecast_of_one_process(cluster, small_sto
         np.testing.assert_array_equal(many[name].values, alone[name].values, err_msg=str(name))
 
 
-@pytest.mark.parametrize("layout", [Layout(dp=2), Layout(pp=2)], ids=str)
+@pytest.mark.parametrize("layout", [Layout(dp=2), pytest.param(Layout(pp=2), marks=pytest.mark.full)], ids=str)
 def test_a_forecast_that_is_stopped_keeps_what_is_there_and_goes_on(cluster, small_store, small_world, tmp_path, layout):
     """Engines that share the members, and engines that wait for each other: neither is a failure."""
     run = aeris.train(**arguments(small_store, tmp_path / "run"), progress=False)
