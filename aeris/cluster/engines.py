@@ -227,10 +227,16 @@ class Engines:
         """On which machine each engine is or was."""
         return self._hosts
 
-    def interrupt(self) -> None:
-        """Interrupts what the engines do; those that meet in a collective are not where the others are, so all join anew next time."""
-        self.client.send_signal("SIGINT", sorted({*self._joined} & {*self.client.ids}))
+    def interrupt(self, ranks: Sequence[int]) -> None:
+        """Interrupts what engines do.
+
+        One that met others in a collective is no longer where they are, so all join anew before the next job.
+
+        Args:
+            ranks: The engines.
+        """
         self._joined = ()
+        self.client.send_signal("SIGINT", sorted({*ranks} & {*self.client.ids}))
 
     def _ranks(self, world: int) -> tuple[int, ...]:
         """Engines that are the ranks of a process group of that size, in the order of the ranks."""

@@ -79,7 +79,7 @@ class Job:
     def interrupt(self) -> None:
         """Interrupts the engines, which ends the job; what they have written stays."""
         self._restarts, self._interrupted = self.restarted, True
-        self._engines.interrupt()
+        self._engines.interrupt(self._result._targets)
 
     def __repr__(self) -> str:
         state = "running" if not self.done else "finished" if self._error is None else f"failed: {self._error}"

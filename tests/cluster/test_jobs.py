@@ -54,7 +54,7 @@ class Engines:
     """Two engines that answer as they are told, and note whether they were interrupted."""
 
     def __init__(self, answer: Answer) -> None:
-        self.answer, self.interrupted = answer, False
+        self.answer, self.interrupted = answer, list[int]()
 
     def begin(self, specification) -> Answer:
         return self.answer
@@ -68,8 +68,8 @@ class Engines:
     def hosts(self) -> dict[int, str]:
         return {0: "node", 1: "node"}
 
-    def interrupt(self) -> None:
-        self.interrupted = True
+    def interrupt(self, ranks) -> None:
+        self.interrupted += ranks
         self.answer.there.set()
 
 
@@ -132,7 +132,7 @@ def test_a_forecast_that_was_stopped_has_ended_and_not_failed(said):
     filled = ClusterForecast(Path("f.zarr"), Job("forecasting f", TRAINING, Engines(Answer(*said, there=False)), restarts=3))
     assert not filled.wait(timeout=0.0)
     filled.stop()
-    assert filled.wait(timeout=10) and filled.job.restarted == 0
+    assert filled.wait(timeout=10) and filled.job.restarted == 0 and filled.job._engines.interrupted == [0, 1]
     with pytest.raises(ClusterError, match=r"Rank 0 .*KeyboardInterrupt"):
         Job("forecasting f", TRAINING, Engines(Answer(*said))).wait(timeout=10)
 
@@ -144,7 +144,7 @@ def test_another_failure_of_a_forecast_that_was_stopped_is_told():
         job.wait(timeout=10)
 
 
-def test_interrupting_the_waiting_leaves_the_job_alone():
+def test_interrupting_the_waiting_leaves_the_job_alone(interruptible):
     engines = Engines(Answer(there=False))
     job = Job("training tiny", TRAINING, engines)
     threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()

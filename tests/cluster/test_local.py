@@ -110,7 +110,7 @@ def test_a_forecast_that_is_stopped_keeps_what_is_there_and_goes_on(cluster, sma
         np.testing.assert_allclose(went_on.open()[name].values, alone[name].values, rtol=1e-4, err_msg=str(name))
 
 
-def test_interrupting_the_waiting_interrupts_nothing_else(cluster, small_store, tmp_path):
+def test_interrupting_the_waiting_interrupts_nothing_else(cluster, small_store, tmp_path, interruptible):
     """Ctrl+C in a terminal reaches all processes of its group: engines are in another."""
     ours = [cluster._cluster.controller.pid, *(engine["process"] for engine in cluster.check_versions())]
     assert os.getpgrp() not in map(os.getpgid, ours)
