@@ -494,6 +494,7 @@ class Cluster:
         compile: bool = False,
         layout: Layout | None = None,
         restarts: int = 0,
+        step: str | pd.Timedelta | None = None,
     ) -> ClusterForecast:
         """Draws an ensemble on the engines; as `aeris.forecast`, and returns at once. The archive can be looked at while it fills.
 
@@ -511,6 +512,7 @@ class Cluster:
             compile: As for `aeris.forecast`.
             layout: How engines share the work, one rank an engine; None deals batches of members to the engines.
             restarts: How often to go on where the archive stands after an engine has gone.
+            step: As for `aeris.forecast`.
 
         Raises:
             ClusterError: Another job is running, of this notebook or of another.
@@ -525,7 +527,7 @@ class Cluster:
             )
         layout = layout or Layout(dp=self.engines)
         self._check_free(layout)
-        starts, _, _ = check_forecast(opened, initial, times, members, lead, batch, layout)
+        starts, _, _ = check_forecast(opened, initial, times, members, lead, batch, layout, step)
         path = Path(out).absolute()
         specification = ForecastSpecification(
             layout,
@@ -533,13 +535,14 @@ class Cluster:
             _as_path(initial, starts, path),
             tuple(str(time) for time in starts),
             members,
-            str(pd.Timedelta(lead)) if not isinstance(lead, str) else lead,
+            _as_text(lead),
             str(path),
             seed,
             batch,
             sampling,
             precision,
             compile,
+            None if step is None else _as_text(step),
         )
         return ClusterForecast(path, self._submit(f"forecasting {path.name}", specification, restarts))
 
@@ -703,6 +706,10 @@ def _launcher(cluster: ipp.Cluster, engines: int, options: Mapping[str, Any]) ->
     return launcher(
         parent=cluster, profile_dir=cluster.profile_dir, cluster_id=cluster.cluster_id, engine_set_id="engines", n=engines, **options
     )
+
+
+def _as_text(length: str | pd.Timedelta) -> str:
+    return length if isinstance(length, str) else str(pd.Timedelta(length))
 
 
 def _as_path(initial: xr.Dataset | str | Path, times: np.ndarray, archive: Path) -> str:
