@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -116,6 +116,11 @@ class Statistics:
     def residual(self, interval: np.timedelta64) -> Residual:
         """How states change over an interval: one of the further ones, else the first."""
         return self.further.get(round(interval / HOUR), Residual(self.residual_mean, self.residual_std))
+
+    @property
+    def of_first_interval(self) -> Statistics:
+        """The same without further intervals."""
+        return replace(self, further={})
 
     @property
     def id(self) -> str:

@@ -83,7 +83,7 @@ def configure(
         ConfigurationError: Sizes, precision, period or teacher that cannot work, or a model that does not fit the store.
     """
     _check_sizes(steps, batch, micro_batch, precision)
-    check_teacher(start, recipe)
+    check_teacher(start, recipe, model)
     check_solver(sampling, recipe.objective)
     if not model.channels:
         model = replace(model, channels=store.channels, forcings=store.statistics.forcings)

@@ -11,7 +11,7 @@ from test_trainer import MODEL, RECIPE, run_of
 
 from aeris.diffusion import trigflow
 from aeris.errors import ConfigurationError
-from aeris.model.presets import Crps, SamplingRecipe
+from aeris.model.presets import Crps, SamplingRecipe, distillation
 from aeris.model.quadrants import to_pixels
 from aeris.training.checkpoint import Checkpoint
 from aeris.training.configuration import configure
@@ -77,6 +77,30 @@ def test_the_length_is_learned(intervals_store, tmp_path):
     trainer = trainer_of(intervals_store)
     trainer.begin(Checkpoint.open(run.path))
     assert trainer.network.interval.weight.abs().min() > 0
+
+
+def test_a_network_of_one_length_is_where_it_may_begin(intervals_store, small_store, tmp_path):
+    """The stores have the same states. All lengths begin as the one that is known, and part from it as they are trained."""
+    one = run_of(small_store, tmp_path / "one")
+    run_of(intervals_store, tmp_path / "several", model=SEVERAL, start=one, steps=1)
+    begun, trainer = trainer_of(intervals_store), trainer_of(small_store, model=MODEL)
+    for some in (begun, trainer):
+        some.begin(Checkpoint.open(one.path))
+    (noisy, condition), _, given = begun.objective.draw(begun.reader.read(0), slice(0, 8))
+    assert torch.equal(begun.network(noisy, condition, **given), trainer.network(noisy, condition, given["t_B"]))
+    several = Checkpoint.open(tmp_path / "several").tensors("weights")
+    known = Checkpoint.open(one.path).tensors("average")
+    assert set(several) - set(known) == {"interval.weight"}
+    assert all((several[name] - known[name]).abs().max() < 1e-3 for name in known)  # one step, at the start of the warm-up
+
+
+def test_nobody_teaches_lengths_that_he_does_not_know(intervals_store, small_store, tmp_path):
+    one = run_of(small_store, tmp_path / "one", steps=1)
+    with pytest.raises(ConfigurationError, match=r"model has intervals=\(6, 12, 24\), its teacher \(\)"):
+        run_of(intervals_store, tmp_path / "run", model=SEVERAL, start=one, recipe=distillation(), steps=1)
+    with pytest.raises(ConfigurationError, match="has a network of intervals="):
+        several = run_of(intervals_store, tmp_path / "several", model=SEVERAL, steps=1)
+        run_of(intervals_store, tmp_path / "back", start=several, steps=1)
 
 
 def test_a_rollout_takes_one_length_for_all_its_steps(intervals_store):
