@@ -35,7 +35,7 @@ class Ensemble:
         start: Initial time.
         members: Number of each member.
         states: Their physical states, tokens ``(M, R, K, Q, P, C)``, by lead in intervals of the network: the newest, and those from which
-            later steps begin. None on ranks that do not hold the first stage.
+            later steps begin. Empty on ranks that do not hold the first stage.
         moves: Steps taken.
     """
 

@@ -12,7 +12,7 @@ from test_layouts import MODEL, RECIPE, assert_same_steps, perturb, three_steps
 import aeris
 from aeris.data.store import Store
 from aeris.forecasting.ensemble import forecast
-from aeris.model.presets import Consistency, Crps, SamplingRecipe
+from aeris.model.presets import Consistency, Crps, SamplingRecipe, sampling_for
 from aeris.swipe import Groups, Layout
 from aeris.training.configuration import configure
 from aeris.training.trainer import Trainer, train
@@ -35,7 +35,8 @@ def tuned(path: str, objective: str, layout: Layout):
     """Three steps of another objective than diffusion."""
     store = Store.open(path)
     recipe = replace(RECIPE, objective=OBJECTIVES[objective], learning_rate=1e-3)
-    config = configure(SEVERAL, store, 20, 4, 1, None, "float64", 0, recipe, TWO_CALLS)
+    sampling = TWO_CALLS if objective == "crps" else sampling_for(recipe)
+    config = configure(SEVERAL, store, 20, 4, 1, None, "float64", 0, recipe, sampling)
     trainer = Trainer(config, store, Groups.build(layout) if layout.world > 1 else Groups.alone(layout))
     perturb(trainer)
     with trainer.batches() as batches:
@@ -46,6 +47,7 @@ def tuned(path: str, objective: str, layout: Layout):
     return lines, {name: parameter.detach().clone() for name, parameter in trainer.pipeline.parameters().items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", TELLING, ids=str)
 def test_invariant_1_lengths_of_their_own(ranks, intervals_store, layout):
     path = str(intervals_store.path)
