@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from safetensors.torch import load_file
 
 import aeris
 from aeris.cli import COMMANDS, main
+from aeris.model.presets import Consistency, Crps
+from aeris.training.checkpoint import Checkpoint
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
@@ -101,6 +104,61 @@ def test_bad_input_of_verify_is_one_message_and_leaves_no_scores(verified, words
     assert not (tmp_path / "scores.zarr").exists() and not (tmp_path / "scores.html").exists()
 
 
+MODEL = {"grid": (16, 32), "dim": 16, "depth": 2, "heads": 2, "mlp": 24, "window": (4, 4)}
+WORDS = [word for name, value in MODEL.items() for word in (f"--model.{name}", *str(value).strip("()").split(", "))]
+
+
+@pytest.fixture(scope="module")
+def teacher(small_store, tmp_path_factory) -> aeris.Run:
+    """A diffusion model to begin from."""
+    out = tmp_path_factory.mktemp("teacher") / "run"
+    return aeris.train(aeris.presets.tiny(**MODEL), small_store, out, steps=4, precision="float32", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words", "made", "sampling"),
+    [
+        (
+            "distillation",
+            ["--consistency.constant", "0.2", "--training.noise", "0.2", "100"],
+            aeris.presets.TrainingRecipe(noise=(0.2, 100), objective=Consistency(constant=0.2)),
+            aeris.presets.sampling_consistency(largest=100),
+        ),
+        (
+            "fine-tuning",
+            ["--crps.members", "3", "--crps.curriculum", "4", "4", "--sampling.noise", "0.5", "200"],
+            replace(aeris.presets.fine_tuning(), objective=Crps(members=3, curriculum=(4, 4))),
+            replace(aeris.presets.two_calls(), noise=(0.5, 200)),
+        ),
+    ],
+)
+def test_recipes_that_begin_from_another_run(small_store, teacher, tmp_path, recipe, words, made, sampling):
+    """The weights are those that the recipe, the sampler and the start give in a notebook."""
+    asked = ["--steps", "2", "--precision", "float32", "--recipe", recipe, "--start", str(teacher.path), *words, *WORDS]
+    assert main(["train", "--data", str(small_store.path), "--out", str(tmp_path / "run"), *asked]) == 0
+    how = {"steps": 2, "precision": "float32", "recipe": made, "sampling": sampling, "start": teacher, "progress": False}
+    again = aeris.train(aeris.presets.tiny(**MODEL), small_store, tmp_path / "again", **how)
+    one, two = (load_file(run.newest / "weights.safetensors") for run in (aeris.Run.open(tmp_path / "run"), again))
+    assert all((one[name] == two[name]).all() for name in two)
+    assert Checkpoint.open(tmp_path / "run").sampling == sampling
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--recipe", "fine-tuning"], "--start RUN"),
+        (["--recipe", "distillation"], "start=RUN"),
+        (["--crps.members", "3"], "--recipe fine-tuning"),
+        (["--recipe", "fine-tuning", "--start", "nowhere", "--consistency.constant", "0.2"], "use --recipe consistency"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_recipe_without_its_start_or_with_changes_to_another_is_refused(small_store, tmp_path, capsys, words, said):
+    assert main(["train", "--data", str(small_store.path), "--out", str(tmp_path / "run"), *words, *WORDS]) == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_the_whole_line_equals_the_calls_of_a_notebook(tmp_path):
     """simulate, prepare, check, train, forecast and verify by command, and the same by function: the same bits."""
@@ -140,25 +198,9 @@ def test_torchrun_trains_and_forecasts_what_one_process_does(small_store, small_
     ds.to_zarr(tmp_path / "world.zarr", zarr_format=3, consolidated=False)
     many = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "4", "-m", "aeris"]
     one = [sys.executable, "-m", "aeris"]
-    model = [
-        "--model.dim",
-        "16",
-        "--model.depth",
-        "2",
-        "--model.heads",
-        "2",
-        "--model.mlp",
-        "24",
-        "--model.window",
-        "4",
-        "4",
-        "--model.grid",
-        "16",
-        "32",
-    ]
     for start, layout, name in ((many, ["--layout.pp", "2", "--layout.sp", "2"], "many"), (one, [], "one")):
         out = tmp_path / name
-        train = ["train", "--data", small_store.path, "--out", out, "--steps", "4", "--precision", "float64", *model, *layout]
+        train = ["train", "--data", small_store.path, "--out", out, "--steps", "4", "--precision", "float64", *WORDS, *layout]
         subprocess.run([*start, *map(str, train)], check=True, timeout=300)
         sampled = ["forecast", "--checkpoint", out, "--initial", tmp_path / "world.zarr", "--times", "2001-01-02T00", "--members", "2"]
         more = ["--lead", "12h", "--batch", "2", "--precision", "float64", "--out", tmp_path / f"{name}.zarr", *layout]

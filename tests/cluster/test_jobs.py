@@ -1,0 +1,87 @@
+"""What travels to the engines: plain JSON that says all that a training or a forecast was asked for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import aeris
+from aeris.cluster.jobs import ForecastSpecification, TrainSpecification
+from aeris.model.config import ModelConfig
+from aeris.model.presets import Consistency, Crps, SamplingRecipe, TrainingRecipe, sampling_consistency
+from aeris.run import Run
+from aeris.swipe import Layout
+from aeris.training.checkpoint import Checkpoint
+
+MODEL = ModelConfig(grid=(16, 32), dim=16, depth=2, heads=2, mlp=24, window=(4, 4))
+TRAINING = TrainSpecification(
+    Layout(), MODEL, "store.zarr", "run", 4, 4, 2, ("2001", None), "float32", 0, TrainingRecipe(), SamplingRecipe(), 500
+)
+
+
+class Answered:
+    """An answer of engines that is there."""
+
+    _targets = (0,)
+
+    def ready(self) -> bool:
+        return True
+
+    def get(self) -> None:
+        return None
+
+
+@pytest.fixture
+def sent(monkeypatch, tmp_path):
+    """A cluster whose engines do nothing, and the JSON of what they were asked."""
+    found: list[str] = []
+    cluster = aeris.Cluster.local(engines=1, directory=tmp_path / "ipython")
+    monkeypatch.setattr(cluster, "_check_free", lambda layout: None)
+    monkeypatch.setattr(cluster, "begin", lambda specification: found.append(json.dumps(specification.to_json())) or Answered())
+    return cluster, found
+
+
+@pytest.mark.parametrize(
+    "specification",
+    [
+        replace(TRAINING, start="teacher", recipe=TrainingRecipe(objective=Crps(curriculum=(4, 0, 4)))),
+        replace(TRAINING, layout=Layout(pp=2, wp=(1, 2)), recipe=TrainingRecipe(objective=Consistency(path="straight")), period=None),
+        replace(TRAINING, recipe=None, sampling=None, micro_batch=None),
+        ForecastSpecification(
+            Layout(dp=2), "run", "initial.zarr", ("2001-01-01T00",), 4, "24h", "f.zarr", 0, 2, sampling_consistency(2), "float32", False
+        ),
+    ],
+)
+def test_a_specification_comes_back_from_json_as_it_was(specification):
+    assert type(specification).of_json(json.loads(json.dumps(specification.to_json()))) == specification
+
+
+def test_what_engines_are_told_of_a_training_is_all_of_it(sent, small_store, tmp_path):
+    """Carried out here from its JSON alone, it leaves the weights of a training in this notebook; the start is one of its arguments."""
+    cluster, found = sent
+    how = {"batch": 4, "micro_batch": 2, "precision": "float32", "checkpoint_every": 2, "seed": 3}
+    teacher = aeris.train(MODEL, small_store, tmp_path / "teacher", steps=2, progress=False, **how)
+    how |= {"recipe": TrainingRecipe(objective=Crps(curriculum=(4, 4))), "sampling": aeris.presets.two_calls(), "start": teacher}
+    how |= {"period": slice("2001-01-01", "2001-01-08")}
+    cluster.train(MODEL, small_store.path, tmp_path / "run", steps=2, layout=Layout(), **how).wait()
+    TrainSpecification.of_json(json.loads(found[0])).carry_out()
+    alone = aeris.train(MODEL, small_store, tmp_path / "alone", steps=2, progress=False, **how)
+    assert Run.open(tmp_path / "run").configuration == alone.configuration
+    one, two = (Checkpoint.open(path).tensors("weights") for path in (tmp_path / "run", alone.path))
+    assert one.keys() == two.keys() and all(bool((one[name] == two[name]).all()) for name in two)
+
+
+def test_what_engines_are_told_of_a_forecast_is_all_of_it(sent, small_store, small_world, tmp_path):
+    cluster, found = sent
+    run = aeris.train(MODEL, small_store, tmp_path / "run", steps=2, precision="float32", progress=False)
+    how = {"times": small_world.time.values[[3, 9]], "members": 3, "lead": "12h", "batch": 2, "precision": "float32", "seed": 3}
+    how |= {"sampling": SamplingRecipe(steps=2)}
+    filled = cluster.forecast(run, small_world, out=tmp_path / "many.zarr", layout=Layout(), **how)
+    assert filled.wait()
+    ForecastSpecification.of_json(json.loads(found[0])).carry_out()
+    alone = aeris.forecast(run, small_world, out=tmp_path / "alone.zarr", progress=False, **how)
+    for name in alone.data_vars:
+        np.testing.assert_array_equal(filled.open()[name].values, alone[name].values, err_msg=str(name))
