@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from aeris.data.contents import hours
+from aeris.data.statistics import HOUR
 from aeris.errors import ConfigurationError
 from aeris.training.checkpoint import Checkpoint
 
@@ -90,11 +91,17 @@ def needed(moves: Sequence[Move], done: int) -> set[int]:
     return {move.begin for move in moves[done:]} & reached
 
 
-def told(step: str | pd.Timedelta | None) -> dict[str, Any]:
-    """What an archive's configuration says of the steps: nothing where they are the network's first interval by default."""
-    if step is None:
+def told(moves: Sequence[Move], interval: np.timedelta64) -> dict[str, Any]:
+    """What an archive's configuration says of the steps: nothing where all are the network's first interval.
+
+    Args:
+        moves: The steps.
+        interval: The network's first interval.
+    """
+    span = moves[0].span
+    if moves == even(len(moves)):
         return {}
-    return {"step_hours": step if step == FEWEST else _length(step, "step") / np.timedelta64(1, "h")}
+    return {"step_hours": float(span * interval / HOUR) if moves == even(len(moves), span) else FEWEST}
 
 
 def _lengths(checkpoint: Checkpoint) -> list[np.timedelta64]:

@@ -86,7 +86,7 @@ def forecast(
     forecaster = Forecaster(opened, sampling, precision, compile, groups)
     leads = np.array([move.end for move in moves]) * opened.interval.astype("timedelta64[ns]")
     archive = Archive(Path(out), tuple(opened.statistics.channels), opened.geography.grid, starts, members, min(batch, members), leads)
-    configuration = {**_configuration(opened, forecaster, archive, seed, batch, precision, compile), **told(step)}
+    configuration = {**_configuration(opened, forecaster, archive, seed, batch, precision, compile), **told(moves, opened.interval)}
     groups.agree(configuration, "what to forecast")
     if groups.rank == 0:
         archive.lay_out(configuration)

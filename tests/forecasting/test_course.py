@@ -107,6 +107,8 @@ def test_a_longer_step_is_scaled_by_its_own_change_and_told_its_length(run, inte
     forecaster, heard = Forecaster(run.newest, SAMPLING, "float64"), []
     context = forecaster.network.context
     forecaster.network.context = lambda **given: (heard.append(given["interval_B"].tolist()), context(**given))[1]
+    condition, lit = forecaster.fields.condition, []
+    forecaster.fields.condition = lambda state, *times: (lit.append(times), condition(state, *times))[1]
     with torch.no_grad():
         forecaster.network.head.project.weight.zero_()
     statistics, start = intervals_store.statistics.further[24], np.datetime64("2001-01-01T12", "ns")
@@ -119,6 +121,8 @@ def test_a_longer_step_is_scaled_by_its_own_change_and_told_its_length(run, inte
     expected[:, -1] = np.where(intervals_store.sea_mask, expected[:, -1], 271.35)
     np.testing.assert_allclose(to_pixels(ensemble.newest, MODEL.window).numpy(), expected, rtol=1e-6)
     assert heard and all(told == [24.0, 24.0] for told in heard)
+    day = np.timedelta64(24, "h")
+    np.testing.assert_array_equal(lit, [([start + day] * 2, [start + 2 * day] * 2)])
 
 
 @pytest.mark.parametrize("after", [3, 6, 9, 13])
@@ -171,8 +175,11 @@ def test_what_the_network_cannot_do_is_refused_before_anything_is_written(ask, t
 def test_an_archive_goes_on_with_its_own_steps_alone(ask, tmp_path):
     ask(lead="12h")
     assert "step_hours" not in zarr.open_group(tmp_path / "forecast.zarr").attrs["forecast"]
+    assert ask(lead="12h", step="6h").attrs["complete"] == 1.0
     with pytest.raises(StoreError, match="step_hours=None, not fewest"):
         ask(lead="12h", step="fewest")
     ask("few.zarr", lead="12h", step="fewest")
+    ask("half.zarr", lead="12h", step="12h")
+    assert zarr.open_group(tmp_path / "half.zarr").attrs["forecast"]["step_hours"] == 12.0
     with pytest.raises(StoreError, match="step_hours=fewest, not None"):
         ask("few.zarr", lead="12h")
