@@ -231,7 +231,7 @@ def test_a_notebook_trains_on_engines_forecasts_and_explores(lab, page, folder, 
     shown(page, r"from 2005[^°]* lead 12 h")
     assert missing(archive), "the archive was full before its visitor had clicked and moved the lead"
     notebook.picture("clicked")
-    wait_until(lambda: not missing(archive), "a full archive", every=2.0)
+    wait_until(lambda: not missing(archive), "a full archive", every=2.0, seconds=4 * SECONDS)
     shown(page, r"8 of 8 members")
 
     wait_until(lambda: "8 of 8 members" in places(page)[place], "the plume of all members")

@@ -319,6 +319,7 @@ class Cluster(Engines):
         compile: bool = False,
         layout: Layout | None = None,
         restarts: int = 0,
+        step: str | pd.Timedelta | None = None,
     ) -> ClusterForecast:
         """Draws an ensemble on the engines; as `aeris.forecast`, and returns at once. The archive can be looked at while it fills.
 
@@ -336,6 +337,7 @@ class Cluster(Engines):
             compile: As for `aeris.forecast`.
             layout: How engines share the work, one rank an engine; None deals batches of members to the engines.
             restarts: How often to go on where the archive stands after an engine has gone.
+            step: As for `aeris.forecast`.
 
         Raises:
             ClusterError: Another job is running, of this notebook or of another.
@@ -343,7 +345,9 @@ class Cluster(Engines):
         """
         layout = layout or Layout(dp=self.engines)
         self._check_free(layout)
-        specification = requests.forecast(checkpoint, initial, times, members, lead, out, seed, batch, sampling, precision, compile, layout)
+        specification = requests.forecast(
+            checkpoint, initial, times, members, lead, out, seed, batch, sampling, precision, compile, layout, step
+        )
         path = Path(specification.out)
         return ClusterForecast(path, self._submit(f"forecasting {path.name}", specification, restarts))
 

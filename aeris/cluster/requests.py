@@ -86,6 +86,7 @@ def forecast(
     precision: str,
     compile: bool,
     layout: Layout,
+    step: str | pd.Timedelta | None,
 ) -> ForecastSpecification:
     """A forecast, with its arguments in the order of `aeris.Cluster.forecast`; initial states in memory are written for the engines.
 
@@ -99,7 +100,7 @@ def forecast(
             "Engines read a checkpoint from its directory",
             "Write one, with aeris.load(..., out=DIRECTORY)",
         )
-    starts, _, _ = check_forecast(opened, initial, times, members, lead, batch, layout)
+    starts, _, _ = check_forecast(opened, initial, times, members, lead, batch, layout, step)
     path = Path(out).absolute()
     return ForecastSpecification(
         layout,
@@ -107,14 +108,19 @@ def forecast(
         _as_path(initial, starts, path),
         tuple(str(time) for time in starts),
         members,
-        str(pd.Timedelta(lead)) if not isinstance(lead, str) else lead,
+        _as_text(lead),
         str(path),
         seed,
         batch,
         sampling,
         precision,
         compile,
+        None if step is None else _as_text(step),
     )
+
+
+def _as_text(length: str | pd.Timedelta) -> str:
+    return length if isinstance(length, str) else str(pd.Timedelta(length))
 
 
 def _as_path(initial: xr.Dataset | str | Path, times: np.ndarray, archive: Path) -> str:

@@ -2,7 +2,8 @@
 
 JupyterLab hands clicks to a thread of their own (a subshell of the kernel), while refreshes run on the main one; Panel sends a change
 in parts, which mix if two threads send at once. And in a notebook Panel's page sends back whatever it was sent: whole plots, of which
-Bokeh cannot read the lines again, and with them is lost what the visitor clicked at that moment.
+Bokeh cannot read the lines again, and sizes of plots that have gone from the layout meanwhile. Bokeh drops a message of which it cannot
+read a part, and with it would be lost what the visitor did at that moment.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ DRAWN = frozenset({"children", "data", "renderers"})
 
 
 class FromPage:
-    """Of an outermost layout: takes messages one at a time, and only what a visitor did."""
+    """Of an outermost layout: takes messages one at a time, each event for itself, and only what a visitor did."""
 
     def _on_msg(self, ref: str, manager: Any, msg: dict[str, Any]) -> None:
         content = msg.get("content", {})
-        if "events" in content:
-            content["events"] = [event for event in content["events"] if event.get("attr") not in DRAWN]
+        contents = [{**content, "events": [event]} for event in content.get("events", ()) if event.get("attr") not in DRAWN]
         with ONE_AT_A_TIME:
-            super()._on_msg(ref, manager, msg)  # type: ignore[misc]
+            for one in contents if "events" in content else [content]:
+                super()._on_msg(ref, manager, {**msg, "content": one})  # type: ignore[misc]
 
 
 class FlexPage(FromPage, pn.FlexBox):

@@ -13,6 +13,7 @@ from test_trainer import MODEL, run_of, same, weights
 from aeris.data.store import Store, prepare
 from aeris.diffusion import noise
 from aeris.errors import ConfigurationError
+from aeris.forecasting.course import even
 from aeris.forecasting.rollout import Ensemble, Forecaster, rollout
 from aeris.model.presets import Crps, SamplingRecipe, TrainingRecipe
 from aeris.training.batches import Reader
@@ -67,9 +68,9 @@ def test_a_rollout_is_that_of_a_forecast(small_store, tuned, monkeypatch, sampli
     _, ends = objective._roll_out(batch, [(slice(0, 2), 0), (slice(0, 2), 1)])
     forecaster = Forecaster(checkpoint, sampling, precision="float64")
     for sample, start in enumerate(trainer.fields.tokens(batch.state[:2])):
-        ensemble = Ensemble(batch.times[sample], [0, 1], torch.stack([start, start]))
-        for end, reached in zip(ends, rollout(forecaster, [ensemble], 3, seed=0), strict=True):
-            torch.testing.assert_close(torch.stack([member[sample] for member in end]).detach(), reached.states, rtol=1e-10, atol=1e-8)
+        ensemble = Ensemble(batch.times[sample], [0, 1], {0: torch.stack([start, start])})
+        for end, reached in zip(ends, rollout(forecaster, [ensemble], even(3), seed=0), strict=True):
+            torch.testing.assert_close(torch.stack([member[sample] for member in end]).detach(), reached.newest, rtol=1e-10, atol=1e-8)
 
 
 @pytest.mark.parametrize(("curriculum", "members"), [((2,), 2), ((0, 0, 2), 3)])
