@@ -117,7 +117,7 @@ def test_a_rollout_takes_one_length_for_all_its_steps(intervals_store):
     loss = float(objective.step(batch))
     members = []
     for member in range(2):
-        state = objective.tokens(batch.state, slice(0, 2))
+        state = trainer.fields.tokens(batch.state.double())
         for lead in (1, 2):
             asked = objective.requests(batch, (slice(0, 2), member), lead, state)
             x, condition = next(asked)
@@ -129,7 +129,7 @@ def test_a_rollout_takes_one_length_for_all_its_steps(intervals_store):
                     assert number == len(objective.angles) - 1
                     state = end.value
         members.append(state.detach().numpy())
-    truth, (x, y) = objective.tokens(batch.target, slice(0, 2)).numpy(), members
+    truth, (x, y) = trainer.fields.tokens(batch.target.double()).numpy(), members
     crps = (np.abs(x - truth) + np.abs(y - truth) - np.abs(x - y)) / 2 / intervals_store.statistics.further[24].std
     weight = trainer.fields.loss_weight("uniform").numpy()
     assert loss == pytest.approx((weight * crps).sum() / (2 * 16 * 32), rel=1e-9)
