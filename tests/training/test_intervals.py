@@ -13,6 +13,7 @@ from aeris.diffusion import trigflow
 from aeris.errors import ConfigurationError
 from aeris.model.presets import Crps, SamplingRecipe, distillation
 from aeris.model.quadrants import to_pixels
+from aeris.training.batches import Reader
 from aeris.training.checkpoint import Checkpoint
 from aeris.training.configuration import configure
 from aeris.training.trainer import Trainer
@@ -31,19 +32,16 @@ def hours(batch) -> list[int]:
 
 
 def test_lengths_are_drawn_evenly_and_name_the_target(intervals_store):
-    reader = trainer_of(intervals_store).reader
-    drawn = []
-    for seen in range(0, 480, 8):
-        batch = reader.read(seen)
-        drawn += hours(batch)
-        if seen < 16:
-            later = {time: index for index, time in enumerate(intervals_store.times)}
-            for image, length in enumerate(hours(batch)):
-                target = intervals_store.read(later[batch.times[image] + np.timedelta64(length, "h")])
-                np.testing.assert_array_equal(batch.target[image], target)
+    trainer = trainer_of(intervals_store)
+    blind = Reader(intervals_store, trainer.configuration, trainer.groups, needed=False)
+    drawn = [length for seen in range(0, 480, 8) for length in hours(blind.read(seen))]
     counts = [drawn.count(length) for length in (6, 12, 24)]
     assert sum(counts) == 480 and all(abs(count - 160) < 4 * (480 * 2 / 9) ** 0.5 for count in counts)
-    assert hours(reader.read(16)) == drawn[16:24]
+    batch, later = trainer.reader.read(16), {time: index for index, time in enumerate(intervals_store.times)}
+    assert hours(batch) == drawn[16:24] and len(set(hours(batch))) > 1
+    for image, length in enumerate(hours(batch)):
+        target = intervals_store.read(later[batch.times[image] + np.timedelta64(length, "h")])
+        np.testing.assert_array_equal(batch.target[image], target)
 
 
 def test_residuals_are_standardised_by_their_own_length(intervals_store):
