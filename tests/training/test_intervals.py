@@ -13,6 +13,7 @@ from aeris.diffusion import trigflow
 from aeris.errors import ConfigurationError
 from aeris.model.presets import Crps, SamplingRecipe, distillation
 from aeris.model.quadrants import to_pixels
+from aeris.training.batches import Reader
 from aeris.training.checkpoint import Checkpoint
 from aeris.training.configuration import configure
 from aeris.training.trainer import Trainer
@@ -31,19 +32,16 @@ def hours(batch) -> list[int]:
 
 
 def test_lengths_are_drawn_evenly_and_name_the_target(intervals_store):
-    reader = trainer_of(intervals_store).reader
-    drawn = []
-    for seen in range(0, 480, 8):
-        batch = reader.read(seen)
-        drawn += hours(batch)
-        if seen < 16:
-            later = {time: index for index, time in enumerate(intervals_store.times)}
-            for image, length in enumerate(hours(batch)):
-                target = intervals_store.read(later[batch.times[image] + np.timedelta64(length, "h")])
-                np.testing.assert_array_equal(batch.target[image], target)
+    trainer = trainer_of(intervals_store)
+    blind = Reader(intervals_store, trainer.configuration, trainer.groups, needed=False)
+    drawn = [length for seen in range(0, 480, 8) for length in hours(blind.read(seen))]
     counts = [drawn.count(length) for length in (6, 12, 24)]
     assert sum(counts) == 480 and all(abs(count - 160) < 4 * (480 * 2 / 9) ** 0.5 for count in counts)
-    assert hours(reader.read(16)) == drawn[16:24]
+    batch, later = trainer.reader.read(16), {time: index for index, time in enumerate(intervals_store.times)}
+    assert hours(batch) == drawn[16:24] and len(set(hours(batch))) > 1
+    for image, length in enumerate(hours(batch)):
+        target = intervals_store.read(later[batch.times[image] + np.timedelta64(length, "h")])
+        np.testing.assert_array_equal(batch.target[image], target)
 
 
 def test_residuals_are_standardised_by_their_own_length(intervals_store):
@@ -117,7 +115,7 @@ def test_a_rollout_takes_one_length_for_all_its_steps(intervals_store):
     loss = float(objective.step(batch))
     members = []
     for member in range(2):
-        state = objective.fields.tokens(batch.state[:2])
+        state = trainer.fields.tokens(batch.state.double())
         for lead in (1, 2):
             asked = objective.requests(batch, (slice(0, 2), member), lead, state)
             x, condition = next(asked)
@@ -129,7 +127,7 @@ def test_a_rollout_takes_one_length_for_all_its_steps(intervals_store):
                     assert number == len(objective.angles) - 1
                     state = end.value
         members.append(state.detach().numpy())
-    truth, (x, y) = objective.fields.tokens(batch.target[:2]).numpy(), members
+    truth, (x, y) = trainer.fields.tokens(batch.target.double()).numpy(), members
     crps = (np.abs(x - truth) + np.abs(y - truth) - np.abs(x - y)) / 2 / intervals_store.statistics.further[24].std
     weight = trainer.fields.loss_weight("uniform").numpy()
     assert loss == pytest.approx((weight * crps).sum() / (2 * 16 * 32), rel=1e-9)
