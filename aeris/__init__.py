@@ -32,7 +32,7 @@ _HOME = {
     # parallelism
     "Layout": "aeris.swipe.layout",
     # engines
-    "Cluster": "aeris.cluster.engines",
+    "Cluster": "aeris.cluster.cluster",
     # verification
     "verify": "aeris.verification.scores",
     # views
@@ -46,7 +46,7 @@ _HOME = {
 __all__ = sorted(_HOME)
 
 if TYPE_CHECKING:
-    from aeris.cluster.engines import Cluster
+    from aeris.cluster.cluster import Cluster
     from aeris.data.grid import Grid, coarsen, regrid
     from aeris.data.planet import Planet, simulate_planet
     from aeris.data.sources import open_era5

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -68,14 +73,33 @@ def open_lab(folder: Path, port: int, browser: bool) -> None:
             f"The package {error.name} is not installed", "JupyterLab comes with the extra 'views'", "pip install 'aeris[views]'"
         ) from error
     copy_notebooks(folder)
-    LabApp.launch_instance(
-        [
-            "--ServerApp.ip=127.0.0.1",
-            f"--ServerApp.port={port}",
-            f"--ServerApp.root_dir={folder.resolve()}",
-            "--LabApp.default_url=/lab/tree/tutorials",
-            "--LabApp.news_url=None",
-            "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
-            *([] if browser else ["--no-browser"]),
-        ]
-    )
+    with _own_defaults():
+        LabApp.launch_instance(
+            [
+                "--ServerApp.ip=127.0.0.1",
+                f"--ServerApp.port={port}",
+                f"--ServerApp.root_dir={folder.resolve()}",
+                "--LabApp.default_url=/lab/tree/tutorials",
+                "--LabApp.news_url=None",
+                "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
+                *([] if browser else ["--no-browser"]),
+            ]
+        )
+
+
+@contextmanager
+def _own_defaults() -> Iterator[None]:
+    """Defaults of this JupyterLab beside those that a user or an administrator has set, which stay.
+
+    Without a feed of news its page still asks whether to fetch them, unless the setting says no.
+    """
+    settings = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
+    before = os.environ.get("JUPYTER_CONFIG_PATH", "")
+    with tempfile.TemporaryDirectory(prefix="aeris-lab-") as folder:
+        (Path(folder) / "labconfig").mkdir()
+        (Path(folder) / "labconfig" / "default_setting_overrides.json").write_text(json.dumps(settings))
+        os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, [folder, before]))
+        try:
+            yield
+        finally:
+            os.environ["JUPYTER_CONFIG_PATH"] = before

@@ -31,6 +31,7 @@ import xarray as xr
 import aeris
 from aeris.demo import APART_DAYS, MEMBERS, STARTS, by_channel, training_seconds
 from aeris.diffusion.solver import calls
+from aeris.forecasting.course import Move
 from aeris.forecasting.ensemble import initial_states
 from aeris.forecasting.rollout import Ensemble, Forecaster
 from aeris.model import presets
@@ -158,9 +159,9 @@ def times(given: argparse.Namespace, turns: int = 9) -> dict:
     for _ in range(turns):
         for name, forecaster in forecasters.items():
             fields = torch.from_numpy(initial_states(truth, forecaster.checkpoint, start)).repeat(8, 1, 1, 1)
-            ensemble = Ensemble(start[0], range(8), forecaster.fields.whole_tokens(fields.to(forecaster.fields.dtype)))
+            ensemble = Ensemble(start[0], range(8), {0: forecaster.fields.whole_tokens(fields.to(forecaster.fields.dtype))})
             before = time.perf_counter()
-            forecaster.step([ensemble], 0)
+            forecaster.step([ensemble], [Move(0, 1)], 0)
             seconds[name].append(time.perf_counter() - before)
     found = {}
     for name, taken in seconds.items():

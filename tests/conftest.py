@@ -73,6 +73,12 @@ def small_world() -> xr.Dataset:
 
 
 @pytest.fixture(scope="session")
+def intervals_store(small_world: xr.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The same for networks of steps of 6, 12 and 24 hours."""
+    return prepare(small_world, tmp_path_factory.mktemp("intervals") / "store.zarr", chunk=4, intervals=["12h", "24h"])
+
+
+@pytest.fixture(scope="session")
 def small_store(small_world: xr.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A training store of `small_world`, cut into chunks of 4×4."""
     return prepare(small_world, tmp_path_factory.mktemp("store") / "store.zarr", interval="6h", chunk=4)

@@ -164,16 +164,17 @@ def test_the_whole_line_equals_the_calls_of_a_notebook(tmp_path):
     """simulate, prepare, check, train, forecast and verify by command, and the same by function: the same bits."""
     planet, store, run, archive, scores = (str(tmp_path / name) for name in ("planet.zarr", "store.zarr", "run", "f.zarr", "scores.zarr"))
     model = ["--model.grid", "16", "32", "--model.dim", "16", "--model.depth", "2", "--model.heads", "2", "--model.window", "4", "4"]
+    model += ["--model.intervals", "6", "12"]
     assert main(["data", "simulate", "--years", "0.05", "--grid", "16", "32", "--out", planet]) == 0
-    assert main(["data", "prepare", planet, "--out", store, "--chunk", "4"]) == 0
+    assert main(["data", "prepare", planet, "--out", store, "--chunk", "4", "--intervals", "12h"]) == 0
     assert main(["data", "check", store]) == 0
     training = ["--steps", "3", "--precision", "float32", "--training.learning-rate", "0.002", "--sampling.steps", "3"]
     assert main(["train", "--data", store, "--out", run, *training, *model]) == 0
-    asked = ["--times", "2001-01-03T00", "2001-01-04T06", "--members", "2", "--lead", "12h", "--precision", "float32"]
+    asked = ["--times", "2001-01-03T00", "2001-01-04T06", "--members", "2", "--lead", "12h", "--step", "fewest", "--precision", "float32"]
     assert main(["forecast", "--checkpoint", run, "--initial", planet, *asked, "--out", archive]) == 0
     assert main(["verify", "--forecast", archive, "--truth", planet, "--baselines", "persistence", "optimum", "--out", scores]) == 0
 
-    config = aeris.presets.tiny(grid=(16, 32), dim=16, depth=2, heads=2, window=(4, 4))
+    config = aeris.presets.tiny(grid=(16, 32), dim=16, depth=2, heads=2, window=(4, 4), intervals=(6, 12))
     recipe = aeris.presets.TrainingRecipe(learning_rate=0.002)
     sampling = aeris.presets.SamplingRecipe(steps=3)
     again = aeris.train(config, store, tmp_path / "again", steps=3, precision="float32", recipe=recipe, sampling=sampling, progress=False)
@@ -181,7 +182,7 @@ def test_the_whole_line_equals_the_calls_of_a_notebook(tmp_path):
     assert all((one[name] == two[name]).all() for name in two)
     truth = aeris.open_era5(planet)
     times = ["2001-01-03T00", "2001-01-04T06"]
-    fc = aeris.forecast(again, truth, times, 2, "12h", tmp_path / "again.zarr", precision="float32", progress=False)
+    fc = aeris.forecast(again, truth, times, 2, "12h", tmp_path / "again.zarr", precision="float32", progress=False, step="fewest")
     xr.testing.assert_equal(fc.drop_attrs(), aeris.open_forecast(archive).drop_attrs())
     written = xr.open_zarr(scores, consolidated=False)
     expected = aeris.verify(fc, truth, baselines=("persistence", "optimum"))

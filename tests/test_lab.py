@@ -53,6 +53,29 @@ def test_without_the_extra_one_message_says_what_to_install(tmp_path, monkeypatc
     assert not (tmp_path / "lab").exists()
 
 
+def test_its_page_does_not_ask_whether_to_fetch_news(tmp_path, monkeypatch):
+    """What the server answers as the default of the setting by which the page asks; a default of the user's own stays."""
+    from jupyterlab.labapp import LabApp
+    from jupyterlab_server.settings_utils import get_settings
+
+    found = {}
+
+    def serve(words: list[str]) -> None:
+        schemas = LabApp(core_mode=True).schemas_dir
+        for name in ("apputils-extension:notification", "docmanager-extension:plugin"):
+            answer, _ = get_settings("", schemas, "", f"@jupyterlab/{name}")
+            found.update({key: value.get("default") for key, value in answer["schema"]["properties"].items()})
+
+    (tmp_path / "config" / "labconfig").mkdir(parents=True)
+    (tmp_path / "config" / "labconfig" / "default_setting_overrides.json").write_text(
+        '{"@jupyterlab/docmanager-extension:plugin": {"autosaveInterval": 17}}'
+    )
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(tmp_path / "config"))
+    monkeypatch.setattr(LabApp, "launch_instance", serve)
+    assert main(["lab", "--out", str(tmp_path / "lab"), "--no-browser"]) == 0
+    assert (found["fetchNews"], found["autosaveInterval"]) == ("false", 17)
+
+
 def test_it_listens_on_this_machine_alone_and_looks_for_no_news(tmp_path, monkeypatch):
     from jupyterlab.labapp import LabApp
 

@@ -35,6 +35,7 @@ def prepare(
     interval: str = "6h",
     chunk: int | None = None,
     gaps: Literal["refuse", "skip"] = "refuse",
+    intervals: tuple[str, ...] = (),
 ) -> None:
     """Turns a dataset into a training store with its statistics; resumable.
 
@@ -44,10 +45,11 @@ def prepare(
         interval: Step of the model that will be trained.
         chunk: Rows and columns of a chunk; left out, the largest divisor of both axes up to 30.
         gaps: What to do where times are further apart than the interval.
+        intervals: Further steps of the model, multiples of the first, such as 12h 24h.
     """
     import aeris
 
-    print(aeris.prepare(source, out, interval=interval, chunk=chunk, gaps=gaps))
+    print(aeris.prepare(source, out, interval=interval, chunk=chunk, gaps=gaps, intervals=intervals))
 
 
 def check(store: Annotated[Path, tyro.conf.Positional]) -> None:

@@ -23,6 +23,7 @@ def forecast(
     batch: int = 8,
     precision: Precision = "bfloat16",
     compile: bool = False,
+    step: str | None = None,
     sampling: SamplingChanges = SamplingChanges(),  # type: ignore[valid-type]  # noqa: B008
     layout: Layout = Layout(),  # noqa: B008
 ) -> None:
@@ -39,6 +40,7 @@ def forecast(
         batch: Members computed together.
         precision: Dtype of the activations.
         compile: Compile the network, worth it for long forecasts.
+        step: Length of the steps of a model that knows several, such as 24h, or fewest to reach every lead in as few as can be.
         sampling: Changes to the sampler that the checkpoint suggests.
         layout: How the processes of ``torchrun`` share the work.
     """
@@ -59,6 +61,7 @@ def forecast(
         precision=precision,
         compile=compile,
         layout=layout,
+        step=step,
     )
     print(f"wrote {out}")
 

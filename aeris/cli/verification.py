@@ -74,20 +74,16 @@ def verify(
     )
     if "references" in found.scores.attrs:
         print(found.scores.attrs["references"])
-    facts = {
-        "Forecast": forecast,
-        "Truth": truth,
-        "Systems": ", ".join(map(str, found.scores.system.values)),
-        **({"Climatology": climatology} if climatology else {}),
-        **({"Events": "above " + ", ".join(thresholds)} if thresholds else {}),
-    }
+    about = {"Climatology": climatology, "Events": "above " + ", ".join(thresholds) if thresholds else None}
+    facts = {"Forecast": forecast, "Truth": truth, "Systems": ", ".join(map(str, found.scores.system.values)), **about}
     _write_page(page, found, facts, _made(began), f"Verification of {Path(forecast).name}")
     write_scores(found.scores, out)
     shutil.rmtree(kept)
     print(f"wrote {out}")
 
 
-def _write_page(page: Path, found: Evaluation, facts: dict[str, str], made: dict[str, str], title: str) -> None:
+def _write_page(page: Path, found: Evaluation, facts: dict[str, str | None], made: dict[str, str], title: str) -> None:
+    """Writes the page beside the scores, where there is something to draw with; facts that are None are left out."""
     if find_spec("matplotlib") is None:
         print("no page was written: pictures come with pip install 'aeris[views]'")
         return
@@ -96,7 +92,7 @@ def _write_page(page: Path, found: Evaluation, facts: dict[str, str], made: dict
     write_report(
         page,
         scores=found.scores,
-        facts=facts,
+        facts={name: fact for name, fact in facts.items() if fact},
         ranks=found.ranks,
         spectra=found.spectra,
         events=found.events,

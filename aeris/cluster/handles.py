@@ -8,39 +8,20 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ipyparallel as ipp
 import xarray as xr
 
+from aeris.cluster.engines import Engines
 from aeris.cluster.jobs import Specification
 from aeris.errors import AerisError, ClusterError, EngineLost
 from aeris.run import Run
 
 POLL = 0.2
 """Seconds between two looks at a job."""
-
-
-class Engines(Protocol):
-    """What a job must know of its cluster."""
-
-    def begin(self, specification: Specification) -> ipp.AsyncResult:
-        """Starts a specification on the engines that are its ranks."""
-
-    def replace_lost(self, specification: Specification) -> Specification:
-        """Finds engines for those that have gone, or another layout for those that are left."""
-
-    def interrupt(self) -> None:
-        """Interrupts what the engines do."""
-
-    def controller_lives(self) -> bool:
-        """Whether the controller, which carries the engines' answers, is there."""
-
-    def hosts(self) -> Mapping[int, str]:
-        """On which machine each engine is or was."""
-
-    def release(self, ranks: Sequence[int], together: bool) -> list[int]:
-        """Where a rank has gone, frees the engines of the others, and says which had to be ended."""
+ENDED_BY_INTERRUPT = {"KeyboardInterrupt", "RankLost"}
+"""What ranks say when they are interrupted, and those that waited for them."""
 
 
 class Job:
@@ -62,7 +43,7 @@ class Job:
     def __init__(self, name: str, specification: Specification, engines: Engines, restarts: int = 0) -> None:
         self.name, self.specification = name, specification
         self.restarted, self.losses = 0, list[EngineLost]()
-        self._engines, self._restarts = engines, restarts
+        self._engines, self._restarts, self._interrupted = engines, restarts, False
         self._error: AerisError | None = None
         self._over = threading.Event()
         self._result = engines.begin(specification)
@@ -96,9 +77,9 @@ class Job:
         return True
 
     def interrupt(self) -> None:
-        """Interrupts the engines; what they have written stays."""
-        self._restarts = self.restarted
-        self._engines.interrupt()
+        """Interrupts the engines, which ends the job; what they have written stays."""
+        self._restarts, self._interrupted = self.restarted, True
+        self._engines.interrupt(self._result._targets)
 
     def __repr__(self) -> str:
         state = "running" if not self.done else "finished" if self._error is None else f"failed: {self._error}"
@@ -130,7 +111,7 @@ class Job:
         self._result = self._engines.begin(self.specification)
 
     def _outcome(self) -> AerisError | None:
-        """Waits for the engines' answers; the failure that came first, if any did."""
+        """Waits for the engines' answers; the failure that came first, if any did. Engines that were interrupted have not failed."""
         released: list[int] = []
         while not self._result.ready():
             self._result.wait(POLL)
@@ -144,11 +125,14 @@ class Job:
         try:
             self._result.get()
         except ipp.CompositeError as error:
-            return cause(self.name, error.elist, self._result._targets, self._engines.hosts(), released)
+            failures = error.elist
         except ipp.error.RemoteError as error:
-            failure = error.ename, error.evalue, error.traceback, error.engine_info
-            return cause(self.name, [failure], self._result._targets, self._engines.hosts())
-        return None
+            failures = [(error.ename, error.evalue, error.traceback, error.engine_info)]
+        else:
+            return None
+        if self._interrupted and {kind for kind, *_ in failures} <= ENDED_BY_INTERRUPT:
+            return None
+        return cause(self.name, failures, self._result._targets, self._engines.hosts(), released)
 
 
 def say(text: str) -> None:
@@ -269,7 +253,7 @@ class ClusterForecast:
         return open_forecast(self.path)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Waits for the end, as `Job.wait`.
+        """Waits for the end, or for that of a forecast that was stopped, as `Job.wait`; :meth:`open` gives what there is then.
 
         Args:
             timeout: Seconds to wait at most.
@@ -284,7 +268,7 @@ class ClusterForecast:
         return self.job.wait(timeout)
 
     def stop(self) -> None:
-        """Interrupts it; asked for again with the same arguments it goes on where it stands."""
+        """Interrupts it; what is there stays, and asked for again with the same arguments it goes on."""
         self.job.interrupt()
 
     def __repr__(self) -> str:

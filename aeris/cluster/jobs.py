@@ -112,6 +112,7 @@ class ForecastSpecification(Specification):
     sampling: SamplingRecipe | None
     precision: str
     compile: bool
+    step: str | None = None
 
     kind = "forecast"
 

@@ -25,6 +25,9 @@ from aeris.errors import ConfigurationError, DataError, StoreError
 FORMAT = 1
 """Version of what stands on disk."""
 
+Interval = str | timedelta | np.timedelta64
+"""A length of time, such as ``"6h"``."""
+
 LARGEST_CHUNK = 30
 """Edge in grid points up to which a chunk is chosen: the smaller window of AERIS."""
 
@@ -45,6 +48,7 @@ class Contents:
         times: Times of the states, ``datetime64[ns]`` of shape ``(times,)``.
         sea_mask: Where sea surface temperature is defined, bool of shape ``(rows, columns)``, or None.
         static_fields: Float32 of shape ``(static, rows, columns)`` in physical units.
+        further: Further intervals whose changes are known, rising multiples of the first.
     """
 
     channels: tuple[str, ...]
@@ -55,6 +59,7 @@ class Contents:
     times: np.ndarray
     sea_mask: np.ndarray | None
     static_fields: np.ndarray
+    further: tuple[np.timedelta64, ...]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -67,12 +72,12 @@ class Contents:
         return _positions(self.times, self.times + self.interval)
 
     @cached_property
-    def earlier(self) -> np.ndarray:
-        """Of every state the position of the one that stands an interval earlier, or -1."""
-        return _positions(self.times, self.times - self.interval)
+    def earlier(self) -> tuple[np.ndarray, ...]:
+        """Of every state the position of the one that stands an interval earlier, or -1; then so for each further interval."""
+        return tuple(_positions(self.times, self.times - interval) for interval in (self.interval, *self.further))
 
 
-def plan(ds: xr.Dataset, interval: str | timedelta | np.timedelta64, chunk: int | None, gaps: str) -> Contents:
+def plan(ds: xr.Dataset, interval: Interval, chunk: int | None, gaps: str, further: Sequence[Interval] = ()) -> Contents:
     """Plans a store for a canonical dataset; reads no field but the static ones and the first state.
 
     Args:
@@ -80,6 +85,7 @@ def plan(ds: xr.Dataset, interval: str | timedelta | np.timedelta64, chunk: int 
         interval: Time from a state to the one that is learnt from it.
         chunk: Edge of the pieces in which states are read, or None.
         gaps: ``"refuse"`` or ``"skip"``.
+        further: Further intervals.
 
     Raises:
         ConfigurationError: An argument cannot be.
@@ -90,13 +96,14 @@ def plan(ds: xr.Dataset, interval: str | timedelta | np.timedelta64, chunk: int 
     grid.check_global()
     times = _times(ds)
     _check_gaps(times, step, gaps)
+    longer = _further(further, step, times)
     edge = choose_chunk(grid, chunk)
     static, fields = states.stack_static(ds)
     sea = states.sea_mask(states.stack(ds.isel(time=[0]), channels)[0], channels)
-    return Contents(channels, static, grid, step, edge, times, sea, fields)
+    return Contents(channels, static, grid, step, edge, times, sea, fields, longer)
 
 
-def parse_interval(interval: str | timedelta | np.timedelta64) -> np.timedelta64:
+def parse_interval(interval: Interval) -> np.timedelta64:
     """Reads an interval such as ``"6h"``.
 
     Raises:
@@ -109,6 +116,26 @@ def parse_interval(interval: str | timedelta | np.timedelta64) -> np.timedelta64
     if not step > np.timedelta64(0, "ns"):
         raise ConfigurationError(f"The interval {interval!r}", "An interval is a positive length of time", "Use for example '6h' or '24h'")
     return step
+
+
+def _further(intervals: Sequence[Interval], first: np.timedelta64, times: np.ndarray) -> tuple[np.timedelta64, ...]:
+    """Further intervals, each once and rising; the first may stand among them."""
+    longer = tuple(sorted({parse_interval(interval) for interval in intervals} - {first}))
+    for interval in longer:
+        whole_hours = interval % np.timedelta64(1, "h") == np.timedelta64(0)
+        if interval < first or interval % first or not whole_hours:
+            raise ConfigurationError(
+                f"The further interval of {hours(interval)} beside {hours(first)}",
+                "Further intervals are multiples of the first, in whole hours",
+                f"Use for example {hours(2 * first)!r}",
+            )
+        if not np.any(_positions(times, times + interval) >= 0):
+            raise DataError(
+                f"No two of the {len(times)} times are {hours(interval)} apart",
+                "What is known of a change comes from pairs of states that far apart",
+                "Leave the interval out, or prepare a longer period",
+            )
+    return longer
 
 
 def choose_chunk(grid: Grid, chunk: int | None) -> int:
@@ -175,6 +202,7 @@ def read(path: Path) -> Contents:
         times=ds.time.values.astype("datetime64[ns]"),
         sea_mask=ds.sea_mask.values.astype(bool) if "sea_mask" in ds else None,
         static_fields=np.array([ds[name].values for name in static], np.float32).reshape(-1, *grid.shape),
+        further=tuple(parse_interval(interval) for interval in ds.attrs.get("further_intervals", [])),
     )
 
 
@@ -190,6 +218,7 @@ def refuse_mixing(path: Path, there: Contents, asked: Contents) -> None:
         (there.static != asked.static, "static fields", [_besides(a.static, b.static) for a, b in (both, both[::-1])]),
         (not there.grid.same_as(asked.grid), "grid", [str(a.grid) for a in both]),
         (there.interval != asked.interval, "interval", [hours(a.interval) for a in both]),
+        (there.further != asked.further, "further intervals", [f"({', '.join(map(hours, a.further))})" for a in both]),
         (there.chunk != asked.chunk, "chunk", [str(a.chunk) for a in both]),
         (not np.array_equal(there.times, asked.times), "times", _different_times(there.times, asked.times)),
         (not _same_fields(there, asked), "static fields or sea", ["other values", "those of the dataset"]),
@@ -273,7 +302,12 @@ def _to_dataset(contents: Contents) -> xr.Dataset:
             "latitude": ("latitude", contents.grid.latitude, {"units": "degrees_north"}),
             "longitude": ("longitude", contents.grid.longitude, {"units": "degrees_east"}),
         },
-        attrs={"aeris_training_store": FORMAT, "interval": pd.Timedelta(contents.interval).isoformat(), "chunk": contents.chunk},
+        attrs={
+            "aeris_training_store": FORMAT,
+            "interval": pd.Timedelta(contents.interval).isoformat(),
+            "chunk": contents.chunk,
+            **({"further_intervals": [pd.Timedelta(interval).isoformat() for interval in contents.further]} if contents.further else {}),
+        },
     )
 
 

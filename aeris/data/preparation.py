@@ -17,7 +17,7 @@ from aeris.data import states
 from aeris.data.contents import Contents, minute
 from aeris.data.disk import Ledger, write_whole
 from aeris.data.shards import read_shard, shard_bytes, write_shard
-from aeris.data.statistics import Moments, Statistics, area_weights, forcing_moments, summarize
+from aeris.data.statistics import HOUR, Moments, Statistics, area_weights, forcing_moments, summarize
 from aeris.errors import StoreError
 
 LEDGER = "state/ledger.jsonl"
@@ -98,7 +98,7 @@ def fill(path: Path, ds: xr.Dataset, contents: Contents, todo: list[int]) -> Non
     weights = area_weights(contents.grid, contents.channels, contents.sea_mask)
     with progress("prepare", len(contents.times), len(contents.times) - len(todo)) as shown:
         for index, state in _stream(ds, contents, todo):
-            _write(path, contents, index, state, (Moments.of(state, weights), previous.change(index, state, weights)))
+            _write(path, contents, index, state, Moments.of(state, weights), previous.changes(index, state, weights))
             previous.keep(index, state)
             shown.update()
 
@@ -130,11 +130,13 @@ def finish(path: Path, contents: Contents) -> None:
 def statistics_of(contents: Contents, records: dict[int, dict[str, Any]]) -> Statistics:
     """The statistics that follow from a ledger, put together in the order of time."""
     in_order = [records[index] for index in range(len(contents.times))]
+    lengths = [str(round(interval / HOUR)) for interval in contents.further]
     return summarize(
         contents.channels,
         (_moments(record["state"]) for record in in_order),
         (_moments(record["change"]) for record in in_order if record["change"]),
         forcing_moments(contents.times, contents.grid, contents.static, contents.static_fields),
+        {int(hours): [_moments(record["further"][hours]) for record in in_order if record["further"][hours]] for hours in lengths},
     )
 
 
@@ -157,9 +159,11 @@ class _Previous:
         while len(self.kept) > max(1, _KEPT // state.nbytes):
             self.kept.popitem(last=False)
 
-    def change(self, index: int, state: np.ndarray, weights: list[np.ndarray]) -> Moments | None:
-        """Moments of the change over one interval up to state `index`; None where there is no earlier state."""
-        before = int(self.contents.earlier[index])
+    def changes(self, index: int, state: np.ndarray, weights: list[np.ndarray]) -> list[Moments | None]:
+        """Moments of the change up to state `index` over one interval and over each further one; None where there is no earlier state."""
+        return [self._change(int(earlier[index]), state, weights) for earlier in self.contents.earlier]
+
+    def _change(self, before: int, state: np.ndarray, weights: list[np.ndarray]) -> Moments | None:
         if before < 0:
             return None
         earlier = self.kept[before] if before in self.kept else _read(self.path, self.contents, before)
@@ -176,13 +180,14 @@ def _stream(ds: xr.Dataset, contents: Contents, indices: list[int]) -> Iterator[
             yield index, states.fill_land(state, contents.channels, contents.sea_mask)
 
 
-def _write(path: Path, contents: Contents, index: int, state: np.ndarray, moments: tuple[Moments, Moments | None]) -> None:
+def _write(path: Path, contents: Contents, index: int, state: np.ndarray, moments: Moments, changes: list[Moments | None]) -> None:
     """Writes a state, then its line in the ledger."""
-    lists = [None if moment is None else [moment.mean.tolist(), moment.squares.tolist()] for moment in moments]
+    change, *longer = map(_lists, changes)
+    further = {str(round(interval / HOUR)): lists for interval, lists in zip(contents.further, longer, strict=True)}
     try:
         checksum = write_shard(shard_path(path, index), state, contents.chunk)
-        record = {"index": index, "time": minute(contents.times[index]), "crc32c": checksum, "state": lists[0], "change": lists[1]}
-        Ledger(path / LEDGER).append(record)
+        record = {"index": index, "time": minute(contents.times[index]), "crc32c": checksum, "state": _lists(moments), "change": change}
+        Ledger(path / LEDGER).append({**record, "further": further} if further else record)
     except OSError as error:
         raise unwritable(path, error) from error
 
@@ -191,8 +196,13 @@ def _read(path: Path, contents: Contents, index: int) -> np.ndarray:
     return read_shard(shard_path(path, index), contents.shape, contents.chunk, slice(None), slice(None))
 
 
-def _moments(lists: list[list[float]]) -> Moments:
+def _lists(moments: Moments | None) -> list[list[float]] | None:
     """The moments of one time, as the ledger holds them."""
+    return None if moments is None else [moments.mean.tolist(), moments.squares.tolist()]
+
+
+def _moments(lists: list[list[float]]) -> Moments:
+    """The moments of one time, from the ledger."""
     mean, squares = map(np.array, lists)
     return Moments(1.0, mean, squares)
 

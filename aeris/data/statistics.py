@@ -1,4 +1,4 @@
-"""Mean and standard deviation of states, of their change over one interval, and of the forcings.
+"""Mean and standard deviation of states, of their change over one interval or several, and of the forcings.
 
 All sums are in float64 and weighted by cell area; sea surface temperature counts over sea alone. A state is looked at once: its
 moments are kept, and moments merge without loss, so that the result depends neither on the order of the work nor on where it was
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from aeris.data.forcing import toa_incident_solar_radiation
 from aeris.data.grid import Grid
 from aeris.data.variables import RADIATION, SEA
 from aeris.errors import DataError
+
+HOUR = np.timedelta64(1, "h")
 
 RADIATION_TIMES = 256
 """At most so many times, evenly spread over the store, enter the statistics of radiation."""
@@ -73,6 +75,18 @@ def _weighted(field: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
     return float(origin + mean), float(np.sum(weight * (field - mean) ** 2))
 
 
+class Residual(NamedTuple):
+    """How states change over an interval.
+
+    Attributes:
+        mean: Mean change of each channel, float64 of shape ``(channels,)``.
+        std: Its standard deviation.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+
+
 @dataclass(frozen=True, eq=False)
 class Statistics:
     """What standardizes the input of a network and scales its output back.
@@ -86,6 +100,7 @@ class Statistics:
         forcings: Names of the forcings: radiation, then the static fields.
         forcing_mean: Mean of each forcing, float64 of shape ``(forcings,)``.
         forcing_std: Standard deviation of each forcing; one where the field is constant.
+        further: Change over further intervals, by their length in hours.
     """
 
     channels: tuple[str, ...]
@@ -96,21 +111,38 @@ class Statistics:
     forcings: tuple[str, ...]
     forcing_mean: np.ndarray
     forcing_std: np.ndarray
+    further: Mapping[int, Residual] = field(default_factory=dict)
+
+    def residual(self, interval: np.timedelta64) -> Residual:
+        """How states change over an interval: one of the further ones, else the first."""
+        return self.further.get(round(interval / HOUR), Residual(self.residual_mean, self.residual_std))
+
+    @property
+    def of_first_interval(self) -> Statistics:
+        """The same without further intervals."""
+        return replace(self, further={})
 
     @property
     def id(self) -> str:
         """Digest of the content: the same for the same numbers, wherever they were computed."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
-    def to_dict(self) -> dict[str, list]:
-        """Lists of strings and floats, from which JSON loses nothing."""
-        return {field.name: np.asarray(getattr(self, field.name)).tolist() for field in fields(self)}
+    def to_dict(self) -> dict[str, Any]:
+        """Lists of strings and floats, from which JSON loses nothing; further intervals only where there are any."""
+        content = {field.name: np.asarray(getattr(self, field.name)).tolist() for field in fields(self) if field.name != "further"}
+        further = {str(hours): {"mean": of.mean.tolist(), "std": of.std.tolist()} for hours, of in sorted(self.further.items())}
+        return {**content, "further": further} if further else content
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Statistics:
         """The statistics that `to_dict` wrote."""
-        numbers = {name: np.array(value, np.float64) for name, value in content.items() if name not in ("channels", "forcings")}
-        return cls(channels=tuple(content["channels"]), forcings=tuple(content["forcings"]), **numbers)
+        apart = ("channels", "forcings", "further")
+        numbers = {name: np.array(value, np.float64) for name, value in content.items() if name not in apart}
+        further = {
+            int(hours): Residual(np.array(of["mean"], np.float64), np.array(of["std"], np.float64))
+            for hours, of in content.get("further", {}).items()
+        }
+        return cls(channels=tuple(content["channels"]), forcings=tuple(content["forcings"]), further=further, **numbers)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Statistics) and self.to_dict() == other.to_dict()
@@ -141,6 +173,7 @@ def summarize(
     states: Iterable[Moments],
     residuals: Iterable[Moments],
     forcings: tuple[tuple[str, ...], Moments],
+    further: Mapping[int, Iterable[Moments]] | None = None,
 ) -> Statistics:
     """Puts the moments of all times together, in the order given.
 
@@ -149,15 +182,19 @@ def summarize(
         states: Moments of the states.
         residuals: Moments of their changes over one interval.
         forcings: Names and moments of the forcings.
+        further: Moments of changes over further intervals, by their length in hours.
 
     Raises:
         DataError: A channel never changes, so that its change cannot be scaled to one.
     """
     state, residual = reduce(Moments.__add__, states), reduce(Moments.__add__, residuals)
-    _refuse_constant(channels, residual)
+    longer = {hours: reduce(Moments.__add__, moments) for hours, moments in (further or {}).items()}
+    for change in (residual, *longer.values()):
+        _refuse_constant(channels, change)
     names, forcing = forcings
     spread = np.where(forcing.std > 0, forcing.std, 1.0)
-    return Statistics(tuple(channels), state.mean, state.std, residual.mean, residual.std, names, forcing.mean, spread)
+    others = {hours: Residual(change.mean, change.std) for hours, change in longer.items()}
+    return Statistics(tuple(channels), state.mean, state.std, residual.mean, residual.std, names, forcing.mean, spread, others)
 
 
 def forcing_moments(times: np.ndarray, grid: Grid, static: tuple[str, ...], static_fields: np.ndarray) -> tuple[tuple[str, ...], Moments]:

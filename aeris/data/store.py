@@ -15,8 +15,8 @@ Any rank reads only the bytes of its own windows, and nothing is ever cut anew f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ import pandas as pd
 import xarray as xr
 
 from aeris.data import contents, preparation, shards
-from aeris.data.contents import Contents, hours, minute
+from aeris.data.contents import Contents, Interval, hours, minute
 from aeris.data.grid import drop_pole_row
 from aeris.data.statistics import Statistics
 from aeris.errors import ConfigurationError, DataError, StoreError
@@ -45,6 +45,7 @@ class Store(Contents):
         times: Times of the states, ``datetime64[ns]`` of shape ``(times,)``.
         sea_mask: Where sea surface temperature is defined, bool of shape ``(rows, columns)``, or None.
         static_fields: Float32 of shape ``(static, rows, columns)`` in physical units.
+        further: Further intervals whose changes are known, rising multiples of the first.
         path: Its directory.
         statistics: What standardizes its channels and forcings.
     """
@@ -216,10 +217,11 @@ class Store(Contents):
             ) from error
 
     def __str__(self) -> str:
+        longer = f", changes over {', '.join(map(hours, self.further))} too" if self.further else ""
         size = len(self.times) * shards.shard_bytes(self.shape, self.chunk)
         return (
             f"{self.path}: {len(self.times)} states from {minute(self.times[0])} to {minute(self.times[-1])}, "
-            f"{len(self.pairs())} pairs {hours(self.interval)} apart, {len(self.channels)} channels and "
+            f"{len(self.pairs())} pairs {hours(self.interval)} apart{longer}, {len(self.channels)} channels and "
             f"{len(self.static)} static fields on {self.grid}, chunk {self.chunk}, {size / 1e9:.3g} GB"
         )
 
@@ -230,9 +232,10 @@ class Store(Contents):
 def prepare(
     ds: Any,
     path: str | Path,
-    interval: str | timedelta | np.timedelta64 = "6h",
+    interval: Interval = "6h",
     chunk: int | None = None,
     gaps: str = "refuse",
+    intervals: Sequence[Interval] = (),
 ) -> Store:
     """Writes a training store, or goes on with one that was broken off.
 
@@ -246,18 +249,19 @@ def prepare(
         chunk: Edge of the pieces in which states are read, in grid points; it divides rows and columns, and windows are multiples
             of it. None takes the largest that suits the grid: 8 on 32×64, 30 on 720×1440.
         gaps: ``"refuse"`` holes in time that are longer than the interval, or ``"skip"`` the pairs across them.
+        intervals: Further intervals, multiples of the first, whose changes a network of several intervals is trained on too.
 
     Returns:
         The finished store. One that is finished already and has the same content is returned at once.
 
     Raises:
-        ConfigurationError: `interval`, `chunk` or `gaps` cannot be.
+        ConfigurationError: `interval`, `chunk`, `gaps` or `intervals` cannot be.
         DataError: The dataset is not what a store can be made of; the message says where.
         StoreError: Something else stands at `path`, or it cannot be written there.
     """
     path = _directory(path)
     ds = drop_pole_row(_opened(ds))
-    planned = contents.plan(ds, interval, chunk, gaps)
+    planned = contents.plan(ds, interval, chunk, gaps, intervals)
     if path.exists() and (path.is_file() or any(path.iterdir())):
         contents.refuse_mixing(path, contents.read(path), planned)
     else:

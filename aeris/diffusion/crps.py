@@ -19,8 +19,12 @@ from torch import Tensor
 def weighted_crps(members_M: Sequence[Tensor], target: Tensor, weight: Tensor, terms: int) -> Tensor:
     """Σ w · CRPS over a fixed number of terms, the sum over channels included in w.
 
-    CRPS = Σ_m |X_m − y| / M − Σ_{m<n} |X_m − X_n| / (M (M − 1)). The denominator counts the whole batch and globe, whichever part of
-    them is here, as in :func:`aeris.diffusion.trigflow.weighted_loss`.
+    ::
+
+        CRPS = Σ_m |X_m − y| / M − Σ_{m<n} |X_m − X_n| / (M (M − 1))
+
+    The denominator counts the whole batch and globe, whichever part of them is here, as in
+    :func:`aeris.diffusion.trigflow.weighted_loss`.
 
     Args:
         members_M: At least two forecasts ``(B, ..., C)``.

@@ -61,6 +61,17 @@ def integers(keys: Sequence[tuple[int, int]], counters: Tensor) -> Tensor:
     return torch.stack(torch.broadcast_tensors(c0, c1, c2, c3))
 
 
+def choice(key_: tuple[int, int], count: int) -> int:
+    """One of the numbers from 0 to ``count - 1``, each as likely, the same on every machine.
+
+    Args:
+        key_: Decides which.
+        count: How many there are.
+    """
+    first = integers([key_], torch.zeros(2, 1, dtype=torch.int64))[0, 0, 0]
+    return int(first) * count >> 32
+
+
 def normals(keys: Sequence[tuple[int, int]], pixels: Tensor, channels: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Standard normal noise.
 

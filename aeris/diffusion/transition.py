@@ -46,4 +46,4 @@ def transition(
             x, _ = following.send(fields.masked(velocity))
     except StopIteration as end:
         residual: Tensor = end.value
-        return fields.next_state(states, residual)
+        return fields.next_state(states, residual, interval)

@@ -161,11 +161,11 @@ def _check_same(path: Path, asked: dict[str, Any]) -> None:
         raise StoreError(
             f"{path} exists and is no forecast archive", "A forecast never replaces what is there", "Choose another name for out"
         )
-    differing = [name for name in asked if asked[name] != found.get(name)]
+    differing = [name for name in {**asked, **found} if asked.get(name) != found.get(name)]
     if differing:
         name = differing[0]
         raise StoreError(
-            f"{path} holds a forecast with {name}={found.get(name)}, not {asked[name]}",
+            f"{path} holds a forecast with {name}={found.get(name)}, not {asked.get(name)}",
             "An archive goes on only with the arguments that it began with",
             "Use the same arguments, or another name for out",
         )

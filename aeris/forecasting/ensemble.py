@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ from aeris.data.grid import Grid, drop_pole_row
 from aeris.data.states import channels_of, check_state, fill_land, stack
 from aeris.errors import ConfigurationError, DataError
 from aeris.forecasting.archive import Archive, open_forecast
+from aeris.forecasting.course import Move, course, needed, told
 from aeris.forecasting.rollout import Ensemble, Forecaster, rollout
 from aeris.model.presets import SamplingRecipe
 from aeris.model.quadrants import to_pixels
@@ -43,6 +43,7 @@ def forecast(
     compile: bool = False,
     layout: Layout | None = None,
     progress: bool = True,
+    step: str | pd.Timedelta | None = None,
 ) -> xr.Dataset:
     """Draws an ensemble from each initial time and writes it into an archive, or goes on with one that was interrupted.
 
@@ -56,7 +57,7 @@ def forecast(
         initial: Canonical dataset that holds the initial times, or anything `aeris.open_era5` opens.
         times: Initial times.
         members: Members from each initial time.
-        lead: Length of the forecast, a multiple of the model's interval.
+        lead: Length of the forecast, a multiple of the step.
         out: The archive.
         seed: Seed of the forecast.
         batch: Members computed, and stored in a shard, together.
@@ -65,23 +66,27 @@ def forecast(
         compile: Whether to compile the network, worth it for long forecasts.
         layout: How ranks share the work; None is a process alone.
         progress: Whether to show a progress bar.
+        step: Length of the steps of a model that knows several, at whose multiples the leads are; None takes the model's first interval.
+            ``"fewest"`` has a lead at every multiple of that, each reached in as few steps as can be: neighbouring leads of a member
+            then come from different steps, and a member is no course of the weather.
 
     Returns:
         The archive, lazy, as `aeris.open_forecast` gives it.
 
     Raises:
         CheckpointError: The checkpoint is unfinished or damaged.
-        ConfigurationError: Lead, members, batch or sampler cannot work.
+        ConfigurationError: Lead, step, members, batch or sampler cannot work.
         DataError: The initial states lack a time or channel, or stand on another grid.
         StoreError: `out` holds something else, or the disk is full.
     """
     opened = open_checkpoint(checkpoint)
     layout = layout or Layout()
-    starts, leads, states = check_forecast(opened, initial, times, members, lead, batch, layout)
+    starts, moves, states = check_forecast(opened, initial, times, members, lead, batch, layout, step)
     groups = Groups.join(layout, devices.choose())
     forecaster = Forecaster(opened, sampling, precision, compile, groups)
+    leads = np.array([move.end for move in moves]) * opened.interval.astype("timedelta64[ns]")
     archive = Archive(Path(out), tuple(opened.statistics.channels), opened.geography.grid, starts, members, min(batch, members), leads)
-    configuration = _configuration(opened, forecaster, archive, seed, batch, precision, compile)
+    configuration = {**_configuration(opened, forecaster, archive, seed, batch, precision, compile), **told(moves, opened.interval)}
     groups.agree(configuration, "what to forecast")
     if groups.rank == 0:
         archive.lay_out(configuration)
@@ -93,7 +98,7 @@ def forecast(
     bar = tqdm(total=len(tasks) * len(leads), desc="forecasting", unit="step", disable=not progress or groups.rank > 0)
     with bar, watch(groups, archive.path.with_name(f"{archive.path.stem}.engines"), lambda: bar.n):
         for first in range(0, len(own), layout.pp):
-            _run_tasks(forecaster, archive, states, own[first : first + layout.pp], seed, batch, bar)
+            _run_tasks(forecaster, archive, states, own[first : first + layout.pp], moves, seed, batch, bar)
     groups.barrier()
     return open_forecast(out)
 
@@ -106,17 +111,18 @@ def check_forecast(
     lead: str | pd.Timedelta,
     batch: int,
     layout: Layout,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Initial times, leads and initial states of a forecast, all checked as :func:`forecast` describes.
+    step: str | pd.Timedelta | None = None,
+) -> tuple[np.ndarray, list[Move], np.ndarray]:
+    """Initial times, steps and initial states of a forecast, all checked as :func:`forecast` describes.
 
     Raises:
-        ConfigurationError: Lead, members, batch or layout cannot work.
+        ConfigurationError: Lead, step, members, batch or layout cannot work.
         DataError: The initial states lack a time or channel, or stand on another grid.
     """
-    leads, starts = _leads(lead, checkpoint.interval), _times(times)
+    moves, starts = course(checkpoint, lead, step), _times(times)
     _check_counts(members, batch)
     layout.check(checkpoint.model)
-    return starts, leads, initial_states(initial, checkpoint, starts)
+    return starts, moves, initial_states(initial, checkpoint, starts)
 
 
 def open_checkpoint(checkpoint: str | Path | Run | Checkpoint) -> Checkpoint:
@@ -130,7 +136,9 @@ Task = tuple[tuple[int, int], int]
 """Initial time and group of members, and the leads that are finished."""
 
 
-def _run_tasks(forecaster: Forecaster, archive: Archive, states: np.ndarray, tasks: list[Task], seed: int, slots: int, bar: tqdm) -> None:
+def _run_tasks(
+    forecaster: Forecaster, archive: Archive, states: np.ndarray, tasks: list[Task], moves: list[Move], seed: int, slots: int, bar: tqdm
+) -> None:
     """Rolls groups of members out together, each from where its ledger stands, and writes them as they come."""
     replicas = forecaster.groups.layout.dp
     ensembles = []
@@ -138,49 +146,36 @@ def _run_tasks(forecaster: Forecaster, archive: Archive, states: np.ndarray, tas
         members = list(archive.numbers(group))
         # A batch of fixed size gives each member the same bits however many run with it.
         members += [members[-1]] * (slots - len(members))
-        first = forecaster.pipeline.has_first
-        tokens = _first_states(forecaster, archive, states[time], time, group, done, slots) if first else None
+        begins = needed(moves, done) if forecaster.pipeline.has_first else ()
+        tokens = {lead: _first_states(forecaster, archive, states[time], time, group, moves, lead, slots) for lead in begins}
         ensembles.append(Ensemble(archive.times[time], members, tokens, done))
         bar.update(done * replicas)
-    for ensemble in rollout(forecaster, ensembles, len(archive.leads), seed):
+    for ensemble in rollout(forecaster, ensembles, moves, seed):
         number = next(number for number, other in enumerate(ensembles) if other is ensemble)
         _write(forecaster, archive, ensemble, *tasks[number][0], number)
         bar.update(replicas)
 
 
-def _first_states(forecaster: Forecaster, archive: Archive, state_CHW: np.ndarray, time: int, group: int, done: int, slots: int) -> Tensor:
-    """The states from which a group of members goes on, filled up to a whole batch."""
+def _first_states(
+    forecaster: Forecaster, archive: Archive, state_CHW: np.ndarray, time: int, group: int, moves: list[Move], lead: int, slots: int
+) -> Tensor:
+    """The states of a group of members from which steps begin: the initial ones or those at a lead, filled up to a whole batch."""
     count = len(archive.numbers(group))
-    states = np.repeat(state_CHW[None], count, axis=0) if done == 0 else archive.read(time, group, done - 1)
+    index = next((number for number, move in enumerate(moves) if move.end == lead), None)
+    states = np.repeat(state_CHW[None], count, axis=0) if index is None else archive.read(time, group, index)
     states = np.concatenate([states, np.repeat(states[-1:], slots - count, axis=0)])
     return forecaster.fields.whole_tokens(torch.from_numpy(states).to(forecaster.device.torch_device, forecaster.fields.dtype))
 
 
 def _write(forecaster: Forecaster, archive: Archive, ensemble: Ensemble, time: int, group: int, number: int) -> None:
     """Writes the states of a group from the rank that owns it; those that share its tokens hand them over."""
-    if ensemble.states is None:
+    if not ensemble.states:
         return
     groups, count = forecaster.groups, len(archive.numbers(group))
-    whole = gather(ensemble.states[:count], groups.layout, groups.image, first=1)
+    whole = gather(ensemble.newest[:count], groups.layout, groups.image, first=1)
     owner = groups.layout.ranks(dp=groups.at.dp, pp=groups.at.pp)[number % groups.layout.token_ranks]
     if groups.rank == owner:
-        archive.write(time, group, ensemble.lead - 1, to_pixels(whole, forecaster.fields.window).float().cpu().numpy())
-
-
-def _leads(lead: str | pd.Timedelta, interval: np.timedelta64) -> np.ndarray:
-    """Leads from one interval to `lead`, timedelta64[ns]."""
-    step = pd.Timedelta(interval)
-    try:
-        length = pd.Timedelta(re.sub(r"d$", "D", lead) if isinstance(lead, str) else lead)
-    except ValueError as error:
-        raise ConfigurationError(f"lead={lead!r}", "A lead is a length of time", "Use for example '10d' or '6h'") from error
-    if length < step or length % step:
-        raise ConfigurationError(
-            f"lead={lead!r}",
-            f"A lead is a positive multiple of the model's interval, {step}",
-            f"Use for example '{max(1, length // step) * step}'",
-        )
-    return np.arange(1, length // step + 1) * step.to_timedelta64().astype("timedelta64[ns]")
+        archive.write(time, group, ensemble.moves - 1, to_pixels(whole, forecaster.fields.window).float().cpu().numpy())
 
 
 def _times(times: Sequence[Any] | np.ndarray) -> np.ndarray:

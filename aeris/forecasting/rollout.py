@@ -1,4 +1,4 @@
-"""From one state to the next, again and again: a generator that holds one state of each member and never the rollout.
+"""From one state to the next, again and again: a generator that holds those states from which steps still begin, and never the rollout.
 
 Shapes:
     M  member of a batch      C  state channel
@@ -7,8 +7,8 @@ Shapes:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
@@ -20,6 +20,7 @@ from aeris import device as devices
 from aeris.diffusion import noise, solver
 from aeris.diffusion.transition import transition
 from aeris.errors import ConfigurationError
+from aeris.forecasting.course import Move, needed
 from aeris.model.fields import Fields
 from aeris.model.presets import Crps, SamplingRecipe, check_solver
 from aeris.swipe import Groups, Pipeline, Requests, Stream, WindowTransformer, held_blocks, share
@@ -33,14 +34,25 @@ class Ensemble:
     Attributes:
         start: Initial time.
         members: Number of each member.
-        states: Their physical states, tokens ``(M, R, K, Q, P, C)``; None on ranks that do not hold the first stage.
-        lead: Steps taken.
+        states: Their physical states, tokens ``(M, R, K, Q, P, C)``, by lead in intervals of the network: the newest, and those from which
+            later steps begin. Empty on ranks that do not hold the first stage.
+        moves: Steps taken.
     """
 
     start: np.datetime64
     members: Sequence[int]
-    states: Tensor | None
-    lead: int = 0
+    states: dict[int, Tensor] = field(default_factory=dict)
+    moves: int = 0
+
+    @property
+    def newest(self) -> Tensor:
+        """The states that were reached last."""
+        return self.states[max(self.states)]
+
+    def forget(self, kept: Container[int]) -> None:
+        """Lets all states go but the newest and those of some leads."""
+        newest = max(self.states, default=None)
+        self.states = {lead: states for lead, states in self.states.items() if lead == newest or lead in kept}
 
 
 class Forecaster:
@@ -73,10 +85,10 @@ class Forecaster:
         self.device.reuse_freed_memory()
         model, layout = self.checkpoint.model, self.groups.layout
         place, wide = self.device.torch_device, torch.float64 if precision == "float64" else torch.float32
-        network = build(model, held_blocks(model, self.groups))
+        network = build(model, held_blocks(model, self.groups)).to(place, wide)  # first: weights of float64 pass through no narrower type
         load_weights(self.checkpoint, network, network.state_dict(), "average")
         network.compute_dtype = getattr(torch, precision)
-        network = network.to(place, wide).eval().requires_grad_(False)
+        network = network.eval().requires_grad_(False)
         if compile and layout.sp == 1 and self.device.compile_available():
             network.compile_blocks()
         self.network = cast(WindowTransformer, self.device.optimize(network))
@@ -87,35 +99,38 @@ class Forecaster:
         self.calls = solver.calls(self.recipe)
 
     @torch.no_grad()
-    def step(self, ensembles: Sequence[Ensemble], seed: int) -> None:
-        """Moves each ensemble one interval on; those of one call have equally many members.
+    def step(self, ensembles: Sequence[Ensemble], moves: Sequence[Move], seed: int) -> None:
+        """Moves each ensemble one step on; those of one call have equally many members.
 
         Args:
             ensembles: The ensembles; together they fill the stages of a pipeline.
+            moves: The step of each, all of one length.
             seed: Seed of the forecast.
         """
         fields, count = self.fields, len(ensembles[0].members)
-        given = [{"t_B": torch.full((count,), angle, dtype=fields.dtype, device=fields.device)} for angle in self.calls]
+        interval_B = fields.hours(np.repeat(moves[0].span * self.checkpoint.interval, count))
+        angles = [torch.full((count,), angle, dtype=fields.dtype, device=fields.device) for angle in self.calls]
+        given = [{"t_B": t_B, "interval_B": interval_B} for t_B in angles]
         answer = torch.empty(count, *fields.ids.shape, len(fields.channels), dtype=fields.dtype, device="meta")
-        samplers = [self._requests(ensemble, seed) for ensemble in ensembles] if self.pipeline.has_first else []
-        for ensemble, states in zip(ensembles, self.stream.run(samplers, len(ensembles), given, answer), strict=False):
-            ensemble.states = states
+        asking = zip(ensembles, moves, strict=True) if self.pipeline.has_first else ()
+        samplers = [self._requests(ensemble, move, seed) for ensemble, move in asking]
+        reached = self.stream.run(samplers, len(ensembles), given, answer)
+        for ensemble, move, states in zip(ensembles, moves, reached, strict=False):
+            ensemble.states[move.end] = states
         for ensemble in ensembles:
-            ensemble.lead += 1
+            ensemble.moves += 1
 
-    def _requests(self, ensemble: Ensemble, seed: int) -> Requests:
+    def _requests(self, ensemble: Ensemble, move: Move, seed: int) -> Requests:
         """The calls of one sampler, with noise that is named by seed, lead, initial time and member."""
-        fields, states, members = self.fields, ensemble.states, ensemble.members
-        assert states is not None
-        lead, interval = ensemble.lead + 1, self.checkpoint.interval
-        times = np.repeat(ensemble.start + ensemble.lead * interval, len(members))
+        fields, members, interval = self.fields, ensemble.members, self.checkpoint.interval
+        times = np.repeat(ensemble.start + move.begin * interval, len(members))
         seconds = int((ensemble.start - np.datetime64(0, "s")) / np.timedelta64(1, "s"))
 
         def draw(purpose: str, *place: int) -> Tensor:
-            keys = [noise.key(seed, purpose, lead, seconds, member, *place) for member in members]
+            keys = [noise.key(seed, purpose, move.end, seconds, member, *place) for member in members]
             return noise.normals(keys, fields.ids, len(fields.channels), fields.dtype)
 
-        return transition(fields, states, times, interval, self.recipe, draw)
+        return transition(fields, ensemble.states[move.begin], times, move.span * interval, self.recipe, draw)
 
 
 def _check_sampler(recipe: SamplingRecipe, checkpoint: Checkpoint) -> None:
@@ -142,15 +157,20 @@ def _rounded(recipe: SamplingRecipe) -> list[float]:
     return [round(angle, 3) for angle in solver.calls(recipe)]
 
 
-def rollout(forecaster: Forecaster, ensembles: Sequence[Ensemble], leads: int, seed: int) -> Iterator[Ensemble]:
-    """Yields each ensemble as often as it has moved one interval on, with the states that it has reached.
+def rollout(forecaster: Forecaster, ensembles: Sequence[Ensemble], moves: Sequence[Move], seed: int) -> Iterator[Ensemble]:
+    """Yields each ensemble as often as it has moved one step on, with the states that it has reached.
 
     Args:
         forecaster: Draws the next states.
-        ensembles: Where they stand; those that were interrupted begin at their own lead.
-        leads: Last step.
+        ensembles: Where they stand; those that were interrupted go on with a step of their own.
+        moves: The steps from the initial states on.
         seed: Seed of the forecast.
     """
-    while active := [ensemble for ensemble in ensembles if ensemble.lead < leads]:
-        forecaster.step(active, seed)
-        yield from active
+    while active := [ensemble for ensemble in ensembles if ensemble.moves < len(moves)]:
+        # Ensembles that stand at different leads go together where their steps are as long as that of the one farthest behind.
+        span = moves[min(ensemble.moves for ensemble in active)].span
+        together = [ensemble for ensemble in active if moves[ensemble.moves].span == span]
+        forecaster.step(together, [moves[ensemble.moves] for ensemble in together], seed)
+        for ensemble in together:
+            ensemble.forget(needed(moves, ensemble.moves))
+        yield from together

@@ -75,6 +75,11 @@ class SwiftConfig:
                 )
 
     @property
+    def intervals(self) -> tuple[int, ...]:
+        """Lengths of step to choose from: none, the one is set."""
+        return ()
+
+    @property
     def mlp(self) -> int:
         """Hidden width of the feed-forward network."""
         return int(8 / 3 * self.dim)
@@ -246,13 +251,14 @@ class SwiftNetwork(nn.Module):
         """A patch is one token."""
         return 1 / self.config.patch_area
 
-    def forward(self, noisy_BRKQPC: Tensor, condition_BRKQPI: Tensor, t_B: Tensor) -> Tensor:
+    def forward(self, noisy_BRKQPC: Tensor, condition_BRKQPI: Tensor, t_B: Tensor, interval_B: Tensor | None = None) -> Tensor:
         """Predicts the velocity.
 
         Args:
             noisy_BRKQPC: Noisy standardised residual x_t.
             condition_BRKQPI: Standardised state, radiation, static fields and, where there is radiation, that of the target time.
             t_B: Diffusion angle in radians, [0, π/2].
+            interval_B: Not looked at: the length of the step is that of the configuration.
 
         Returns:
             Velocity F of TrigFlow, ``(B, R, K, Q, P, C)``, in the dtype of the input.
@@ -265,7 +271,7 @@ class SwiftNetwork(nn.Module):
             x = block(x, context, (at_shifted, False))
         return self.read_out(unshift(x) if at_shifted else x, context)
 
-    def context(self, t_B: Tensor) -> Tensor:
+    def context(self, t_B: Tensor, interval_B: Tensor | None = None) -> Tensor:
         """What blocks share of the diffusion time and the length of the step."""
         return self.time(time_features(t_B * self.config.time_scale, self.config.dim), self.config.interval_hours)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
@@ -33,6 +34,8 @@ class ModelConfig:
         norm_eps: What the normalisation adds to a mean square.
         position_rows: Number of the first row in the position field, and the step from one row to the next; weights of others may
             count from a pole row that was dropped.
+        intervals: Lengths in hours of the steps that the network can take, rising multiples of the first; empty is a network of one
+            length, which it is not told.
     """
 
     grid: tuple[int, int]
@@ -50,11 +53,13 @@ class ModelConfig:
     time_mlp: Literal["block", "shared"] = "block"
     norm_eps: float = 1e-6
     position_rows: tuple[int, int] = (0, 1)
+    intervals: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("grid", "channels", "forcings", "window", "position_rows"):
+        for name in ("grid", "channels", "forcings", "window", "position_rows", "intervals"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         _check_sizes(self)
+        _check_intervals(self)
         _check_windows(self)
         _check_fields(self)
 
@@ -92,7 +97,7 @@ class ModelConfig:
             "block": 4 * dim * dim + 3 * dim * self.mlp + 2 * dim + 6 * (dim * dim + dim) + own * time_first,
             "embedding": self.inputs * dim + dim,
             "head": dim + features * (features + 1) + 2 * dim * (features + 1) + dim * len(self.channels),
-            "shared": (not own) * time_first,
+            "shared": (not own) * time_first + features * bool(self.intervals),
         }
 
     @property
@@ -121,6 +126,16 @@ def _check_sizes(config: ModelConfig) -> None:
             f"heads={config.heads} with dim={config.dim}",
             "Heads divide the width, and the width of a head is a multiple of 4 (two rotary axes of pairs)",
             f"For this width use one of heads={fits}" if fits else "Use a width that is a multiple of 4",
+        )
+
+
+def _check_intervals(config: ModelConfig) -> None:
+    hours = config.intervals
+    if hours and (len(hours) < 2 or hours[0] < 1 or any(b <= a or b % hours[0] for a, b in itertools.pairwise(hours))):
+        raise ConfigurationError(
+            f"intervals={hours}",
+            "They are at least two lengths in hours, rising multiples of the first",
+            "Use for example intervals=(6, 12, 24); leave them empty for a network of one length",
         )
 
 

@@ -86,7 +86,7 @@ class Fields:
         self.statistics, self.geography, self.window, self.part = statistics, geography, window, part
         self.device, self.dtype = torch.device(device), dtype
         self.mean, self.std = self._row(statistics.mean), self._row(statistics.std)
-        self.residual_mean, self.residual_std = self._row(statistics.residual_mean), self._row(statistics.residual_std)
+        self._scales: dict[np.timedelta64, tuple[Tensor, Tensor]] = {}
 
     def _row(self, values: Sequence[float] | np.ndarray) -> Tensor:
         return torch.as_tensor(np.asarray(values), dtype=self.dtype, device=self.device)
@@ -150,17 +150,36 @@ class Fields:
         return tokens if self.part is None else self.part.cut(tokens, first=1)
 
     def tokens(self, x_BCHW: Tensor) -> Tensor:
-        """Pixels of the windows that are here, in quadrant order: ``(B, R, K, Q, P, C)``."""
-        tokens = to_tokens(x_BCHW, self.window)
+        """Pixels of the windows that are here, wherever they were read, in quadrant order: ``(B, R, K, Q, P, C)``."""
+        tokens = to_tokens(x_BCHW.to(self.device, self.dtype, non_blocking=True), self.window)
         return tokens if self.part is None else self.part.cut_window(tokens, first=1)
 
     def masked(self, tokens: Tensor) -> Tensor:
         """Zeroes sea surface temperature over land."""
         return tokens if self.mask is None else tokens * self.mask
 
-    def residual(self, state: Tensor, following: Tensor) -> Tensor:
-        """Standardised residual of two physical states, all three as tokens."""
-        return self.masked((following - state - self.residual_mean) / self.residual_std)
+    def scale(self, interval: np.timedelta64) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the change over an interval, each ``(C,)``."""
+        if interval not in self._scales:
+            mean, std = self.statistics.residual(interval)
+            self._scales[interval] = self._row(mean), self._row(std)
+        return self._scales[interval]
+
+    def residual(self, state: Tensor, following: Tensor, intervals: np.ndarray) -> Tensor:
+        """Standardised residuals of physical states.
+
+        Args:
+            state: Tokens ``(B, R, K, Q, P, C)``.
+            following: The states that followed, tokens of the same shape.
+            intervals: How much later, timedelta64 ``(B,)``.
+        """
+        scales = [self.scale(interval) for interval in intervals]
+        mean, std = (torch.stack(rows)[:, None, None, None, None] for rows in zip(*scales, strict=True))
+        return self.masked((following - state - mean) / std)
+
+    def hours(self, intervals: np.ndarray) -> Tensor:
+        """Lengths of steps in hours, as the network is told them, ``(B,)``."""
+        return self._row(intervals / np.timedelta64(1, "h"))
 
     def condition(self, state: Tensor, times: np.ndarray, target_times: np.ndarray) -> Tensor:
         """Everything the network is told beside the noisy target.
@@ -183,7 +202,7 @@ class Fields:
         """Standardised radiation at the top of the atmosphere, ``(B, R, K, Q, P, 1)``."""
         (mean, std), (latitude, longitude) = self._radiation_statistics, self._coordinates
         field = toa_incident_solar_radiation(np.asarray(times), latitude, longitude)
-        return self.tokens(torch.as_tensor((field - mean) / std, dtype=self.dtype, device=self.device)[:, None])
+        return self.tokens(torch.as_tensor((field - mean) / std)[:, None])
 
     @cached_property
     def _coordinates(self) -> tuple[np.ndarray, np.ndarray]:
@@ -200,14 +219,16 @@ class Fields:
     def _radiation_statistics(self) -> tuple[float, float]:
         return next((mean, std) for name, mean, std in self._forcing_statistics() if name == RADIATION)
 
-    def next_state(self, state: Tensor, residual: Tensor) -> Tensor:
+    def next_state(self, state: Tensor, residual: Tensor, interval: np.timedelta64) -> Tensor:
         """The physical state that a standardised residual leads to; sea surface temperature over land is set back.
 
         Args:
             state: Physical state, tokens ``(B, R, K, Q, P, C)``.
             residual: Tokens of the same shape.
+            interval: How much later the state is.
         """
-        moved = state + residual * self.residual_std + self.residual_mean
+        mean, std = self.scale(interval)
+        moved = state + residual * std + mean
         if self.mask is not None:
             index = self.channels.index(SEA)
             moved[..., index] = torch.where(self.mask[..., index] > 0, moved[..., index], SEA_ICE_POINT)

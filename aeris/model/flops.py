@@ -36,14 +36,17 @@ def exact(config: ModelConfig, training: bool = True) -> float:
 def _forward(config: ModelConfig) -> tuple[int, int]:
     """Multiply-adds of the forward pass, and those of products whose input needs no gradient."""
     dim, features, pixels = config.dim, config.time_features, prod(config.grid)
-    first_layers = config.depth if config.time_mlp == "block" else 1
+    time_layers = (config.depth if config.time_mlp == "block" else 1) * features * dim + features * features
+    told = features if config.intervals else 0
     attention = 2 * prod(config.window) * dim * pixels
     polar = attention // config.window_grid[0] // 2 if config.polar == "split" else 0
     shifted = sum(config.shifted(index) for index in range(config.depth))
     block = (4 * dim * dim + 3 * dim * config.mlp) * pixels + attention + 6 * dim * dim
     head = 2 * features * dim + dim * len(config.channels) * pixels
-    without_gradient = config.inputs * dim * pixels + first_layers * features * dim + features * features
-    return config.depth * block - shifted * polar + head + without_gradient, without_gradient
+    # The first layers see nothing learned, unless it is what a network of several intervals made of their length.
+    first, later = (told, time_layers) if told else (time_layers, 0)
+    without_gradient = config.inputs * dim * pixels + first
+    return config.depth * block - shifted * polar + head + without_gradient + later, without_gradient
 
 
 @dataclass(frozen=True)

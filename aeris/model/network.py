@@ -60,11 +60,11 @@ def position_field(grid: tuple[int, int], channels: int, window: tuple[int, int]
 
 
 class Context(NamedTuple):
-    """What all of the network shares of the diffusion time.
+    """What all of the network shares of the diffusion time and of the length of the step.
 
     Attributes:
-        blocks: Input of the blocks' time networks: sinusoids, or the hidden layer that all blocks share, ``(B, F or D)``.
-        head: Sinusoids for the head, ``(B, F)``.
+        blocks: Input of the blocks' time networks: features, or the hidden layer that all blocks share, ``(B, F or D)``.
+        head: Features for the head, ``(B, F)``.
     """
 
     blocks: Tensor
@@ -129,7 +129,7 @@ class Head(nn.Module):
         self.project = Linear(config.dim, len(config.channels), bias=False)
 
     def forward(self, x_BRKQPD: Tensor, time_BF: Tensor) -> Tensor:
-        """Normalises, modulates by sinusoids of the diffusion time and projects."""
+        """Normalises, modulates by features of the diffusion time and projects."""
         shift_, scale = self.time(time_BF)
         return self.project(modulate(self.norm(x_BRKQPD), shift_, scale))
 
@@ -160,6 +160,7 @@ class Network(nn.Module):
         self.compute_dtype = torch.float32
         self.embedding = Embedding(config)
         self.time = Linear(config.time_features, config.dim) if config.time_mlp == "shared" else None
+        self.interval = Linear(1, config.time_features, bias=False) if config.intervals else None
         self.blocks = nn.ModuleList(Block(config) if blocks is None or index in blocks else nn.Identity() for index in range(config.depth))
         self.head = Head(config)
         initialise(self, seed)
@@ -169,23 +170,30 @@ class Network(nn.Module):
         """Width of a token."""
         return self.config.dim
 
-    def forward(self, noisy_BRKQPC: Tensor, condition_BRKQPI: Tensor, t_B: Tensor) -> Tensor:
+    def forward(self, noisy_BRKQPC: Tensor, condition_BRKQPI: Tensor, t_B: Tensor, interval_B: Tensor | None = None) -> Tensor:
         """Predicts the velocity.
 
         Args:
             noisy_BRKQPC: Noisy standardised residual x_t.
             condition_BRKQPI: Standardised state, radiation, static fields and radiation at the target time.
             t_B: Diffusion angle in radians, [0, π/2].
+            interval_B: Length of each sample's step in hours; None is the first of the network's.
 
         Returns:
             Velocity F of TrigFlow, ``(B, R, K, Q, P, C)``, in the dtype of the input.
         """
-        context = self.context(t_B)
+        context = self.context(t_B, interval_B)
         return self.read_out(self.run_blocks(self.embed(noisy_BRKQPC, condition_BRKQPI), context), context)
 
-    def context(self, t_B: Tensor) -> Context:
-        """What blocks and head share of the diffusion time."""
+    def context(self, t_B: Tensor, interval_B: Tensor | None = None) -> Context:
+        """What blocks and head share of the diffusion time and of the length of the step.
+
+        The logarithm of the length over the first one's moves the features of the diffusion time along a learned direction, which starts
+        at zero. So the first length is that of a network of one length, and every block and the head learn what the others are.
+        """
         time_BF = time_features(t_B, self.config.time_features)
+        if self.interval is not None and interval_B is not None:
+            time_BF = time_BF + self.interval((interval_B / self.config.intervals[0]).log()[:, None])
         return Context(time_BF if self.time is None else self.time(time_BF), time_BF)
 
     def embed(self, noisy_BRKQPC: Tensor, condition_BRKQPI: Tensor) -> Tensor:
@@ -218,8 +226,9 @@ def initialise(network: nn.Module, seed: int, prefix: str = "") -> None:
     """Draws initial weights, each from the seed and its own name, so that any part of the network can be made alone.
 
     Truncated normal with deviation sqrt(2 / 5 dim) ("Spike No More", arXiv 2312.16903), output projections divided by
-    sqrt(2 depth), embedding 0.3 as in AERIS. Modulation starts at shift 0, scale 0, gate 1, and the head at zero: the first
-    step moves the head, every later step all weights. (Zero output projections together with zero gates would never move.)
+    sqrt(2 depth), embedding 0.3 as in AERIS. Modulation starts at shift 0, scale 0, gate 1; the head and what the length of the step
+    does start at zero. So the first step moves the head, every later step all weights. (Zero output projections together with
+    zero gates would never move.)
 
     Args:
         network: The network, or a part of it that holds the same parameters.
@@ -249,9 +258,7 @@ def _start_modulation(bias: Tensor, dim: int) -> None:
 def _deviation(name: str, config: ModelConfig) -> float:
     """Standard deviation of a weight matrix."""
     base = (2 / (5 * config.dim)) ** 0.5
-    if name == "head.project.weight":
-        return 0.0
-    if name.endswith("time.out.weight"):
+    if name in ("head.project.weight", "interval.weight") or name.endswith("time.out.weight"):
         return 0.0
     if name == "embedding.project.weight":
         return 0.3

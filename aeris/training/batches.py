@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from aeris.data.store import Store, sample_order
+from aeris.diffusion import noise
 from aeris.model.presets import Crps
 from aeris.swipe import Groups, share
 from aeris.training.configuration import Configuration
@@ -38,6 +39,11 @@ class Batch:
     state: Tensor | None
     target: Tensor | None
     intervals: int = 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Length of each image's steps, timedelta64 ``(B,)``."""
+        return (self.target_times - self.times) // self.intervals
 
     def parts(self, size: int) -> list[slice]:
         """The batch divided into parts of so many images."""
@@ -80,12 +86,24 @@ class Reader:
         count = configuration.batch // layout.dp
         first = seen + self.groups.at.dp * count
         objective = configuration.recipe.objective
-        intervals = objective.intervals(seen) if isinstance(objective, Crps) else 1
-        begins = store.pairs(configuration.period_slice, intervals)
+        images = range(first, first + count)
+        if isinstance(objective, Crps):
+            # Members of a rollout travel together, and so do all images of its batch.
+            intervals, spans = objective.intervals(seen), self._spans([seen] * count)
+        else:
+            intervals, spans = 1, self._spans(images)
+        begins = store.pairs(configuration.period_slice, intervals * configuration.longest_span)
         states = begins[sample_order(len(begins), configuration.seed, first, count)]
-        targets = np.array([store.partner(int(index), intervals) for index in states])
+        targets = np.array([store.partner(int(index), intervals * span) for index, span in zip(states, spans, strict=True)])
         fields = self._fields(states), self._fields(targets)
-        return Batch(range(first, first + count), seen, store.times[states], store.times[targets], *fields, intervals)
+        return Batch(images, seen, store.times[states], store.times[targets], *fields, intervals)
+
+    def _spans(self, numbers: Sequence[int]) -> list[int]:
+        """The length of each image's steps in intervals of the store, one of the network's lengths that a number decides."""
+        lengths, seed = self.configuration.model.intervals, self.configuration.seed
+        if not lengths:
+            return [1] * len(numbers)
+        return [lengths[noise.choice(noise.key(seed, "training interval", number), len(lengths))] // lengths[0] for number in numbers]
 
     def _fields(self, indices: np.ndarray) -> Tensor | None:
         """This rank's own windows of some states."""

@@ -11,7 +11,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from aeris.data.contents import hours
 from aeris.data.disk import write_whole
+from aeris.data.statistics import HOUR
 from aeris.data.store import Store
 from aeris.errors import ConfigurationError
 from aeris.model.config import ModelConfig
@@ -56,6 +58,11 @@ class Configuration:
         """The period as an inclusive slice."""
         return slice(*self.period)
 
+    @property
+    def longest_span(self) -> int:
+        """Length of the network's longest step in intervals of the store."""
+        return _longest_span(self.model)
+
 
 def configure(
     model: ModelConfig,
@@ -76,20 +83,21 @@ def configure(
         ConfigurationError: Sizes, precision, period or teacher that cannot work, or a model that does not fit the store.
     """
     _check_sizes(steps, batch, micro_batch, precision)
-    check_teacher(start, recipe)
+    check_teacher(start, recipe, model)
     check_solver(sampling, recipe.objective)
     if not model.channels:
         model = replace(model, channels=store.channels, forcings=store.statistics.forcings)
     _check_model(model, store)
-    period = period or slice(None)
-    if not len(store.pairs(period)):
+    _check_intervals(model, store)
+    period, longest = period or slice(None), _longest_span(model)
+    if not len(store.pairs(period, longest)):
         raise ConfigurationError(
-            f"period={period} holds no two times {store.interval} apart",
+            f"period={period} holds no two times {hours(longest * store.interval)} apart",
             f"The store runs from {store.times[0]} to {store.times[-1]}",
             "Choose a period inside it",
         )
     if isinstance(recipe.objective, Crps):
-        _check_rollouts(recipe, recipe.objective, sampling, store, period)
+        _check_rollouts(recipe, recipe.objective, sampling, store, period, longest)
     ends = tuple(None if end is None else str(end) for end in (period.start, period.stop))
     identity = store.statistics.id
     return Configuration(model, recipe, sampling, steps, batch, micro_batch, ends, precision, seed, identity, start)  # type: ignore[arg-type]
@@ -107,12 +115,12 @@ def _check_sizes(steps: int, batch: int, micro_batch: int, precision: str) -> No
         raise ConfigurationError(f"precision={precision!r}", "It is 'bfloat16', 'float32' or 'float64'", "Use 'bfloat16'")
 
 
-def _check_rollouts(recipe: TrainingRecipe, objective: Crps, sampling: SamplingRecipe, store: Store, period: slice) -> None:
+def _check_rollouts(recipe: TrainingRecipe, objective: Crps, sampling: SamplingRecipe, store: Store, period: slice, span: int) -> None:
     longest = max(objective.lengths)
-    if not len(store.pairs(period, longest)):
-        fits = [steps for steps in range(1, longest) if len(store.pairs(period, steps))]
+    if not len(store.pairs(period, longest * span)):
+        fits = [steps for steps in range(1, longest) if len(store.pairs(period, steps * span))]
         raise ConfigurationError(
-            f"period={period} holds no {longest + 1} states that follow each other {store.interval} apart",
+            f"period={period} holds no {longest + 1} states that follow each other {hours(span * store.interval)} apart",
             f"A rollout of {longest} steps runs from the first of them to the last, across no gap and no end of the period",
             f"Choose a longer period, or a curriculum of at most {fits[-1]} lengths",
         )
@@ -142,6 +150,27 @@ def _check_model(model: ModelConfig, store: Store) -> None:
                 f"Leave the model's {what} empty to take the store's, or prepare a store that holds them",
             )
     store.check_window(model.window)
+
+
+def _check_intervals(model: ModelConfig, store: Store) -> None:
+    known = [int(interval / HOUR) for interval in (store.interval, *store.further)]
+    lacking = [length for length in model.intervals if length not in known]
+    if not (lacking or (model.intervals and model.intervals[0] != known[0])):
+        return
+    if model.intervals[0] != known[0]:
+        found = f"The model has intervals={model.intervals}, and the store steps of {hours(store.interval)}"
+    else:
+        found = f"The store {store.path} knows no changes over {', '.join(f'{length} h' for length in lacking)}"
+    first, *further = (f"{length}h" for length in model.intervals)
+    raise ConfigurationError(
+        found,
+        "The first interval of a model is that of its store, which has statistics of the others too",
+        f"Prepare one by aeris.prepare(ds, path, interval={first!r}, intervals={further})",
+    )
+
+
+def _longest_span(model: ModelConfig) -> int:
+    return model.intervals[-1] // model.intervals[0] if model.intervals else 1
 
 
 def start_run(path: Path, configuration: Configuration, store: Store, layout: Layout) -> Run:

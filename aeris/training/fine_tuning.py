@@ -46,8 +46,8 @@ class CrpsTraining:
         self.chain = Chain(pipeline)
         self.loss_weight = fields.loss_weight(configuration.recipe.channel_weights)
         size, channels = configuration.micro_batch, len(fields.channels)
-        self.calls = [
-            {"t_B": torch.full((size,), angle, dtype=fields.dtype, device=fields.device)} for angle in solver.calls(configuration.sampling)
+        self.angles = [
+            torch.full((size,), angle, dtype=fields.dtype, device=fields.device) for angle in solver.calls(configuration.sampling)
         ]
         self.answer = torch.empty(*pipeline.tokens(size).shape[:-1], channels, dtype=fields.dtype, device="meta")
 
@@ -79,14 +79,18 @@ class CrpsTraining:
 
     def _roll_out(self, batch: Batch, travellers: Sequence[Traveller]) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
         """States before and after each step, where each step begins with leaves; none on a rank without the first stage."""
+        interval_B = self.fields.hours(batch.lengths[: self.configuration.micro_batch])
+        calls = [{"t_B": t_B, "interval_B": interval_B} for t_B in self.angles]
         begins: list[list[Tensor]] = []
         ends: list[list[Tensor]] = []
-        states = [self.tokens(batch.state, part) for part, _ in travellers] if self.pipeline.has_first else []
+        states = []
+        if self.pipeline.has_first and batch.state is not None:
+            states = [self.fields.tokens(batch.state[part]) for part, _ in travellers]
         for lead in range(1, batch.intervals + 1):
             # The first states are given: nothing is before them that a gradient could move.
             begins.append([state.detach().requires_grad_(lead > 1) for state in states])
             requests = [self.requests(batch, traveller, lead, state) for traveller, state in zip(travellers, begins[-1], strict=False)]
-            states = self.chain.run(requests, len(travellers), self.calls, self.answer)
+            states = self.chain.run(requests, len(travellers), calls, self.answer)
             ends.append(states)
         return begins, ends
 
@@ -100,7 +104,7 @@ class CrpsTraining:
             states: Physical states that it begins with, tokens ``(B, R, K, Q, P, C)``.
         """
         (part, member), fields, seed = traveller, self.fields, self.configuration.seed
-        interval = (batch.target_times[0] - batch.times[0]) // batch.intervals
+        interval = batch.lengths[0]
 
         def draw(purpose: str, *place: int) -> Tensor:
             keys = [noise.key(seed, f"fine-tuning {purpose}", image, lead, member, *place) for image in batch.images[part]]
@@ -117,15 +121,11 @@ class CrpsTraining:
             ends: Last states of the members of the first part, of the second, and so on; none on a rank without the first stage.
         """
         loss, leaves = torch.zeros((), dtype=self.fields.dtype, device=self.fields.device), [end.detach().requires_grad_() for end in ends]
-        terms = self.configuration.batch * self.fields.pixel_count
+        terms, (_, std) = self.configuration.batch * self.fields.pixel_count, self.fields.scale(batch.lengths[0])
         for number, part in enumerate(parts if leaves else ()):
-            truth = self.tokens(batch.target, part)
+            assert batch.target is not None
+            truth = self.fields.tokens(batch.target[part])
             ensemble = leaves[number * self.members : (number + 1) * self.members]
-            errors = [(member - truth) / self.fields.residual_std for member in ensemble]
+            errors = [(member - truth) / std for member in ensemble]
             loss = loss + weighted_crps(errors, torch.zeros_like(truth), self.loss_weight, terms)
         return loss.detach(), list(torch.autograd.grad(loss, leaves)) if leaves else []
-
-    def tokens(self, fields_BCHW: Tensor | None, part: slice) -> Tensor:
-        """Some images of a batch as tokens."""
-        assert fields_BCHW is not None
-        return self.fields.tokens(fields_BCHW[part].to(self.fields.device, self.fields.dtype, non_blocking=True))

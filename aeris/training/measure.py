@@ -109,12 +109,12 @@ def _step(model: ModelConfig, groups: Groups, batch: int, micro_batch: int) -> L
 
 
 def _pass(model: ModelConfig, pipeline: Pipeline, samples: int) -> Pass:
-    t_B = torch.full((samples,), 0.5)
+    given = {"t_B": torch.full((samples,), 0.5), "interval_B": torch.full((samples,), 24.0)}
     if not (pipeline.has_first or pipeline.has_last):
-        return (), None, {"t_B": t_B}
+        return (), None, given
     tokens, channels = pipeline.tokens(samples).shape[:-1], len(model.channels)
     noisy, condition, velocity = (torch.randn(*tokens, count) for count in (channels, model.conditions, channels))
-    return (noisy, condition), velocity, {"t_B": t_B}
+    return (noisy, condition), velocity, given
 
 
 def _loss(predicted: Tensor, velocity: Tensor) -> Tensor:

@@ -60,20 +60,21 @@ class DiffusionTraining:
         return trigflow.weighted_loss(predicted, velocity, self.loss_weight, self.configuration.batch * self.fields.pixel_count)
 
     def draw(self, batch: Batch, part: slice) -> Pass:
-        """Noise levels of some images and, where this rank needs them, noisy targets, conditions and velocities."""
+        """Noise levels and lengths of step of some images and, where this rank needs them, noisy targets, conditions and velocities."""
         fields, configuration = self.fields, self.configuration
-        images, place = batch.images[part], fields.device
+        images = batch.images[part]
         start = noise.key(configuration.seed, "training angle")
         uniform = [noise.spread_evenly(start, image) for image in images]
-        t_B = trigflow.angle(torch.tensor(uniform, dtype=fields.dtype, device=place), configuration.recipe.noise)
+        t_B = trigflow.angle(torch.tensor(uniform, dtype=fields.dtype, device=fields.device), configuration.recipe.noise)
+        given = {"t_B": t_B, "interval_B": fields.hours(batch.lengths[part])}
         if batch.state is None or batch.target is None:
-            return (), None, {"t_B": t_B}
-        state, target = (fields.tokens(pixels[part].to(place, fields.dtype, non_blocking=True)) for pixels in (batch.state, batch.target))
+            return (), None, given
+        state, target = fields.tokens(batch.state[part]), fields.tokens(batch.target[part])
         keys = [noise.key(configuration.seed, "training noise", image) for image in images]
         z = fields.masked(noise.normals(keys, fields.ids, len(fields.channels), fields.dtype))
-        noisy, velocity = trigflow.interpolate(fields.residual(state, target), z, t_B)
+        noisy, velocity = trigflow.interpolate(fields.residual(state, target, batch.lengths[part]), z, t_B)
         condition = fields.condition(state, batch.times[part], batch.target_times[part])
-        return (noisy, condition), velocity, {"t_B": t_B}
+        return (noisy, condition), velocity, given
 
 
 def objective_of(configuration: Configuration, fields: Fields, pipeline: Pipeline, device: Device) -> Objective:

@@ -67,9 +67,12 @@ def starting_point(start: str | Path | Run | Checkpoint | None, out: str | Path,
         return began
     checkpoint = Checkpoint.open(asked)
     _check_model(checkpoint, model)
-    if checkpoint.statistics.id != store.statistics.id:
+    known, given = checkpoint.statistics, store.statistics
+    if not checkpoint.model.intervals:
+        known, given = known.of_first_interval, given.of_first_interval
+    if known.id != given.id:
         raise ConfigurationError(
-            f"{checkpoint.path} was trained with statistics {checkpoint.statistics.id}, the store has {store.statistics.id}",
+            f"{checkpoint.path} was trained with statistics {known.id}, the store has {given.id}",
             "A run begins from weights that know its channels and their statistics",
             "Use the store that they were trained on",
         )
@@ -83,12 +86,12 @@ def recorded(out: str | Path) -> Start | None:
     return None if content is None else Start(**content)
 
 
-def check_teacher(start: Start | None, recipe: TrainingRecipe) -> None:
+def check_teacher(start: Start | None, recipe: TrainingRecipe, model: ModelConfig) -> None:
     """Refuses a distillation without a teacher, or from one that cannot teach it.
 
     Raises:
         CheckpointError: The teacher has gone, or holds other weights by now.
-        ConfigurationError: There is none, it is no diffusion model, or it has not seen all the noise.
+        ConfigurationError: There is none, it is no diffusion model, or it has not seen all the noise or all the intervals.
     """
     if not (isinstance(recipe.objective, Consistency) and recipe.objective.path == "teacher"):
         return
@@ -96,7 +99,14 @@ def check_teacher(start: Start | None, recipe: TrainingRecipe) -> None:
         raise ConfigurationError(
             "A distillation without a start", "The weights that it begins from are its teacher", "Give start=RUN, a trained diffusion model"
         )
-    taught, low, high = start.open().training, *recipe.noise
+    teacher = start.open()
+    taught, low, high = teacher.training, *recipe.noise
+    if teacher.model.intervals != model.intervals:
+        raise ConfigurationError(
+            f"The model has intervals={model.intervals}, its teacher {teacher.model.intervals}",
+            "A teacher is asked about intervals that it was trained on",
+            f"Use intervals={teacher.model.intervals}, or train the teacher on {model.intervals} first",
+        )
     if not isinstance(taught.objective, Diffusion):
         raise ConfigurationError(
             f"{start.checkpoint} was trained for {taught.objective.kind}",
@@ -114,6 +124,8 @@ def check_teacher(start: Start | None, recipe: TrainingRecipe) -> None:
 def _check_model(checkpoint: Checkpoint, model: ModelConfig) -> None:
     found = checkpoint.model
     asked = model if model.channels else replace(model, channels=found.channels, forcings=found.forcings)
+    if not found.intervals:
+        asked = replace(asked, intervals=())  # further ones begin as the one that it knows
     name = next((name for name in vars(found) if getattr(found, name) != getattr(asked, name)), None)
     if name is not None:
         raise ConfigurationError(

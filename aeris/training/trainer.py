@@ -83,7 +83,8 @@ def train(
         layout: How ranks share the work; None is a process alone. A run may go on with another.
         checkpoint_every: Steps between checkpoints; one is written at the end too.
         progress: Whether to show a progress bar.
-        start: Run or checkpoint of the same network, from whose averaged weights to begin; None begins from random ones.
+        start: Run or checkpoint of the same network, from whose averaged weights to begin; None begins from random ones. A network of
+            several intervals may begin from one of its first interval alone.
 
     Returns:
         The run.
@@ -278,7 +279,10 @@ class Trainer:
 
     def begin(self, checkpoint: Checkpoint) -> None:
         """Begins from another run's averaged weights, whatever layout wrote them; moments, average and position begin anew."""
-        load_weights(checkpoint, self.network, self.pipeline.parameters(), "average")
+        held = self.pipeline.parameters()
+        if not checkpoint.model.intervals:
+            held.pop("interval.weight", None)  # zero, as it is: all intervals begin as the one that the checkpoint knows
+        load_weights(checkpoint, self.network, held, "average")
         self.optimizer.begin()
 
     def load(self, checkpoint: Checkpoint) -> None:

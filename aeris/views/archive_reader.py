@@ -14,8 +14,8 @@ from aeris.data.grid import Grid
 from aeris.data.sharded_field import ShardedField
 from aeris.data.variables import VARIABLES
 from aeris.errors import DataError, StoreError
-from aeris.views.ensemble_statistics import band_mean
-from aeris.views.slices import CELLS, LEAD, Channel, Place, at_place
+from aeris.views.ensemble_statistics import band_mean, cell_areas
+from aeris.views.slices import CELLS, LEAD, Channel, Place, at_place, band_rows
 from aeris.views.style import choose_level
 
 AXES = ("time", LEAD, *CELLS)
@@ -129,13 +129,21 @@ class ForecastReader:
         """The files of a variable, where `aeris.forecast` wrote them."""
         return None if self.path is None or self._leads_done is None else ShardedField.open(self.path / variable)
 
-    def _load(self, channel: Channel, time: np.datetime64, lead: np.timedelta64, chosen: np.ndarray | None = None) -> xr.DataArray:
-        """As `_read`, in memory."""
-        field, shards = self._read(channel, time, lead, chosen), self._shards(channel[0])
+    def _load(
+        self,
+        channel: Channel,
+        time: np.datetime64,
+        lead: np.timedelta64,
+        chosen: np.ndarray | None = None,
+        rows: slice = slice(None),
+    ) -> xr.DataArray:
+        """As `_read`, some rows of it, in memory."""
+        field, shards = self._read(channel, time, lead, chosen).isel(latitude=rows), self._shards(channel[0])
         if shards is None:
             return field.load()
         numbers = self.forecast.get_index("number").get_indexer(field.number.values)
-        return field.copy(data=shards.read(self._place("time", time), numbers, self._index(lead), self._place("level", channel[1])))
+        place = self._place("time", time), numbers, self._index(lead), self._place("level", channel[1])
+        return field.copy(data=shards.read(*place, rows))
 
     def _place(self, dim: str, value: Any) -> Any:
         """Where a coordinate has a value; None where there is none."""
@@ -178,8 +186,8 @@ class ForecastReader:
         return xr.concat(leads, LEAD, join="outer", combine_attrs="override").transpose("number", LEAD, "longitude")
 
     def _band_at(self, channel: Channel, time: np.datetime64, lead: np.timedelta64, south: float, north: float) -> xr.DataArray:
-        members = self._read(channel, time, lead)
-        return band_mean(members, south, north).reindex(number=self.numbers)
+        members = self._load(channel, time, lead, rows=band_rows(self.forecast.latitude.values, south, north))
+        return band_mean(members, south, north, cell_areas(self.forecast)).reindex(number=self.numbers)
 
 
 def open_reader(source: xr.Dataset | str | Path) -> ForecastReader:

@@ -21,6 +21,14 @@ FAVOURITES = (
 )
 """What is shown without being named: the first six that are there."""
 
+SHARES = {
+    "ageostrophic_share": "share of the wind",
+    "gradient_wind_share": "share of the wind",
+    "negative_humidity": "share of the area",
+    "supersaturation": "share of the area",
+}
+"""What the axes of diagnostics without a unit tell."""
+
 _COLUMNS = 3
 _HEIGHTS = 3
 _LEAST_SPAN = 1e-4
@@ -72,7 +80,7 @@ def _panel(ax: Axes, field: xr.DataArray) -> None:
     if dim is not None:
         ax.plot([], [], color="grey", linestyle=":", label="truth")
     ax.set_title(_wrapped(field.attrs["long_name"]), fontsize="small")
-    ax.set_ylabel(unit_text(field.attrs["units"]))
+    ax.set_ylabel(SHARES.get(str(field.name)) or unit_text(field.attrs["units"]))
     ax.ticklabel_format(axis="y", useOffset=False, scilimits=(-3, 6))
     label_leads(ax, leads)
     low, high = ax.get_ylim()

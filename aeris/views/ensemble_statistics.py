@@ -104,20 +104,26 @@ def quantiles(members: xr.DataArray, probabilities: tuple[float, ...]) -> xr.Dat
     return members.quantile(list(probabilities), "number", keep_attrs=True)
 
 
-def band_mean(field: xr.DataArray, south: float, north: float) -> xr.DataArray:
+def band_mean(field: xr.DataArray, south: float, north: float, area: xr.DataArray | None = None) -> xr.DataArray:
     """Mean over a band of latitudes, by cell area.
 
     Args:
-        field: ``(..., latitude, longitude)`` on a global grid.
+        field: ``(..., latitude, longitude)`` on a global grid, or rows of one that hold the band.
         south: Southern edge in degrees.
         north: Northern edge in degrees.
+        area: Cell areas ``(latitude,)`` of the global grid, where the field has only rows of it.
 
     Returns:
         ``(..., longitude)``; missing cells are left out.
     """
-    area = xr.DataArray(Grid.of(field).area, {"latitude": field.latitude}, ["latitude"])
     rows = in_band(field, south, north).load()  # once: the mean asks for the values and for where they are
-    return rows.weighted(in_band_area(area, south, north)).mean("latitude", keep_attrs=True)
+    weight = in_band(cell_areas(field) if area is None else area, south, north)
+    return rows.weighted(weight).mean("latitude", keep_attrs=True)
+
+
+def cell_areas(field: xr.DataArray | xr.Dataset) -> xr.DataArray:
+    """Cell areas ``(latitude,)`` of a global grid."""
+    return xr.DataArray(Grid.of(field).area, {"latitude": field.latitude}, ["latitude"])
 
 
 def zonal_power(field: xr.DataArray, south: float, north: float) -> xr.DataArray:
@@ -137,7 +143,7 @@ def zonal_power(field: xr.DataArray, south: float, north: float) -> xr.DataArray
     Raises:
         DataError: A cell of the band is missing.
     """
-    weight = in_band_area(xr.DataArray(Grid.of(field).area, {"latitude": field.latitude}, ["latitude"]), south, north)
+    weight = in_band(cell_areas(field), south, north)
     rows = in_band(field, south, north)
     if bool(rows.isnull().any()):
         raise DataError(
@@ -148,11 +154,6 @@ def zonal_power(field: xr.DataArray, south: float, north: float) -> xr.DataArray
     return xr.apply_ufunc(
         _mean_power, rows, weight, input_core_dims=[["latitude", "longitude"], ["latitude"]], output_core_dims=[["wavenumber"]]
     ).assign_coords(wavenumber=np.arange(field.sizes["longitude"] // 2 + 1))
-
-
-def in_band_area(area: xr.DataArray, south: float, north: float) -> xr.DataArray:
-    """Cell areas ``(latitude,)`` of the rows of a band."""
-    return in_band(area, south, north)
 
 
 def _mean_power(rows: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ class StartedForecast(Protocol):
     path: Path
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Waits for its end and says whether it has come; raises an `AerisError` where it failed."""
+        """Waits for its end, or its stop, and says whether it has come; raises an `AerisError` where it failed."""
 
     def stop(self) -> None:
         """Stops it; what has been written stays."""
@@ -84,7 +84,6 @@ class ForecastPanel(pn.viewable.Viewer):
         self._times, self._first_name, self._exploring = pd.DatetimeIndex(times), archive, dict(exploring or {})
         self.explorer = explorer
         self.started: StartedForecast | None = None
-        self._stopped = False
         self._looking = Repeated(self.look, LOOK)
         super().__init__()
         self.param.day.bounds = (self._times[0].date(), self._times[-1].date())
@@ -134,7 +133,6 @@ class ForecastPanel(pn.viewable.Viewer):
             return
         finally:
             self._button.loading = False
-        self._stopped = False
         self._show_state("waiting for the first members", running=True)
         self._bar.param.update(value=0, visible=True)
         self._looking.run(True)
@@ -142,7 +140,6 @@ class ForecastPanel(pn.viewable.Viewer):
     def stop(self) -> None:
         """Stops the forecast; started again with the same fields it goes on where it stands."""
         if self.started is not None:
-            self._stopped = True
             self.started.stop()
 
     def look(self) -> None:
@@ -154,13 +151,15 @@ class ForecastPanel(pn.viewable.Viewer):
             if done and (self.explorer is None or self.explorer.reader.path != self.started.path):
                 self._open(self.started.path)
         except AerisError as failure:
-            self._end("stopped" if self._stopped else "failed")
-            self._tell("" if self._stopped else str(failure))  # engines that are interrupted say so as a failure
+            self._end("failed")
+            self._tell(str(failure))
             return
         self._bar.value = round(100 * done / total)
         if done:
             self._show_state(f"{done} of {total} states, {whole} of {self.members} members complete", running=not ended)
-        if ended:
+        if ended and done < total:
+            self._end("stopped")  # and the archive stays named: the same fields go on there
+        elif ended:
             self._end(self._said.object)
             self.archive = str(free_name(self._first_name))
 

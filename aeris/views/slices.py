@@ -56,10 +56,21 @@ def in_band(field: xr.DataArray, south: float, north: float) -> xr.DataArray:
     Returns:
         The field on these rows.
     """
-    rows = np.flatnonzero((field.latitude.values >= south) & (field.latitude.values <= north))
+    return field.isel(latitude=band_rows(field.latitude.values, south, north))
+
+
+def band_rows(latitude: np.ndarray, south: float, north: float) -> slice:
+    """Positions of the rows between two latitudes, as :func:`in_band` takes them.
+
+    Args:
+        latitude: Latitudes of all rows in degrees.
+        south: Southern edge in degrees.
+        north: Northern edge in degrees.
+    """
+    rows = np.flatnonzero((latitude >= south) & (latitude <= north))
     if not len(rows):
-        rows = np.array([np.argmin(np.abs(field.latitude.values - (south + north) / 2))])
-    return field.isel(latitude=slice(rows[0], rows[-1] + 1))
+        rows = np.array([np.argmin(np.abs(latitude - (south + north) / 2))])
+    return slice(int(rows[0]), int(rows[-1]) + 1)
 
 
 def place_text(latitude: float, longitude: float) -> str:

@@ -1,15 +1,21 @@
-"""What travels to the engines: plain JSON that says all that a training or a forecast was asked for."""
+"""Jobs without engines: what travels is plain JSON that says all that was asked for, and what ends a job, or the waiting for it."""
 
 from __future__ import annotations
 
 import json
+import signal
+import threading
 from dataclasses import replace
+from pathlib import Path
 
+import ipyparallel as ipp
 import numpy as np
 import pytest
 
 import aeris
+from aeris.cluster.handles import ClusterForecast, Job
 from aeris.cluster.jobs import ForecastSpecification, TrainSpecification
+from aeris.errors import ClusterError
 from aeris.model.config import ModelConfig
 from aeris.model.presets import Consistency, Crps, SamplingRecipe, TrainingRecipe, sampling_consistency
 from aeris.run import Run
@@ -22,16 +28,49 @@ TRAINING = TrainSpecification(
 )
 
 
-class Answered:
-    """An answer of engines that is there."""
+class Answer:
+    """What engines answer, once they are let."""
 
-    _targets = (0,)
+    _targets = (0, 1)
+
+    def __init__(self, *failures: str, there: bool = True) -> None:
+        self.failures, self.there = failures, threading.Event()
+        if there:
+            self.there.set()
 
     def ready(self) -> bool:
-        return True
+        return self.there.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        return self.there.wait(seconds)
 
     def get(self) -> None:
-        return None
+        if self.failures:
+            told = [(kind, f"{kind} was raised", "", {"engine_id": engine}) for engine, kind in enumerate(self.failures)]
+            raise ipp.CompositeError("both", told)
+
+
+class Engines:
+    """Two engines that answer as they are told, and note whether they were interrupted."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer, self.interrupted = answer, list[int]()
+
+    def begin(self, specification) -> Answer:
+        return self.answer
+
+    def controller_lives(self) -> bool:
+        return True
+
+    def release(self, ranks, together) -> list[int]:
+        return []
+
+    def hosts(self) -> dict[int, str]:
+        return {0: "node", 1: "node"}
+
+    def interrupt(self, ranks) -> None:
+        self.interrupted += ranks
+        self.answer.there.set()
 
 
 @pytest.fixture
@@ -40,7 +79,7 @@ def sent(monkeypatch, tmp_path):
     found: list[str] = []
     cluster = aeris.Cluster.local(engines=1, directory=tmp_path / "ipython")
     monkeypatch.setattr(cluster, "_check_free", lambda layout: None)
-    monkeypatch.setattr(cluster, "begin", lambda specification: found.append(json.dumps(specification.to_json())) or Answered())
+    monkeypatch.setattr(cluster, "begin", lambda specification: found.append(json.dumps(specification.to_json())) or Answer())
     return cluster, found
 
 
@@ -85,3 +124,32 @@ def test_what_engines_are_told_of_a_forecast_is_all_of_it(sent, small_store, sma
     alone = aeris.forecast(run, small_world, out=tmp_path / "alone.zarr", progress=False, **how)
     for name in alone.data_vars:
         np.testing.assert_array_equal(filled.open()[name].values, alone[name].values, err_msg=str(name))
+
+
+@pytest.mark.parametrize("said", [("KeyboardInterrupt", "KeyboardInterrupt"), ("KeyboardInterrupt", "RankLost")], ids=" ".join)
+def test_a_forecast_that_was_stopped_has_ended_and_not_failed(said):
+    """Ranks that wait for each other may be interrupted, or lose the one they wait for; by itself either is a failure."""
+    filled = ClusterForecast(Path("f.zarr"), Job("forecasting f", TRAINING, Engines(Answer(*said, there=False)), restarts=3))
+    assert not filled.wait(timeout=0.0)
+    filled.stop()
+    assert filled.wait(timeout=10) and filled.job.restarted == 0 and filled.job._engines.interrupted == [0, 1]
+    with pytest.raises(ClusterError, match=r"Rank 0 .*KeyboardInterrupt"):
+        Job("forecasting f", TRAINING, Engines(Answer(*said))).wait(timeout=10)
+
+
+def test_another_failure_of_a_forecast_that_was_stopped_is_told():
+    job = Job("forecasting f", TRAINING, Engines(Answer("KeyboardInterrupt", "StoreError", there=False)))
+    job.interrupt()
+    with pytest.raises(ClusterError, match="failed while forecasting f"):
+        job.wait(timeout=10)
+
+
+def test_interrupting_the_waiting_leaves_the_job_alone(interruptible):
+    engines = Engines(Answer(there=False))
+    job = Job("training tiny", TRAINING, engines)
+    threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        job.wait(timeout=30)
+    assert not engines.interrupted and not job.done and not job.wait(timeout=0.3)
+    engines.answer.there.set()
+    assert job.wait(timeout=10)

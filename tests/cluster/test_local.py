@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +87,42 @@ def test_a_forecast_on_engines_is_the_forecast_of_one_process(cluster, small_sto
     many = filled.open()
     for name in alone.data_vars:
         np.testing.assert_array_equal(many[name].values, alone[name].values, err_msg=str(name))
+
+
+@pytest.mark.parametrize("layout", [Layout(dp=2), pytest.param(Layout(pp=2), marks=pytest.mark.full)], ids=str)
+def test_a_forecast_that_is_stopped_keeps_what_is_there_and_goes_on(cluster, small_store, small_world, tmp_path, layout):
+    """Engines that share the members, and engines that wait for each other: neither is a failure."""
+    run = aeris.train(**arguments(small_store, tmp_path / "run"), progress=False)
+    how = {"times": small_world.time.values[[3, 9]], "members": 4, "lead": "60h", "batch": 2, "precision": "float32", "layout": layout}
+    filled = cluster.forecast(run, small_world, out=tmp_path / "many.zarr", **how | {"lead": "400d"})
+    await_states(filled)
+    filled.stop()
+    assert filled.wait(timeout=60) and not filled.job.losses
+    assert 0 < filled.open().attrs["complete"] < 0.5
+    again = cluster.forecast(run, small_world, out=tmp_path / "short.zarr", **how)
+    await_states(again)
+    again.stop()
+    assert again.wait(timeout=60)
+    went_on = cluster.forecast(run, small_world, out=tmp_path / "short.zarr", **how)
+    assert went_on.wait(timeout=120) and went_on.open().attrs["complete"] == 1
+    alone = aeris.forecast(run, small_world, out=tmp_path / "alone.zarr", progress=False, **how | {"layout": None})
+    for name in alone.data_vars:
+        np.testing.assert_allclose(went_on.open()[name].values, alone[name].values, rtol=1e-4, err_msg=str(name))
+
+
+def test_interrupting_the_waiting_interrupts_nothing_else(cluster, small_store, tmp_path, interruptible):
+    """Ctrl+C in a terminal reaches all processes of its group: engines are in another."""
+    ours = [cluster._cluster.controller.pid, *(engine["process"] for engine in cluster.check_versions())]
+    assert os.getpgrp() not in map(os.getpgid, ours)
+    run = cluster.train(**arguments(small_store, tmp_path / "run", steps=900, layout=Layout(dp=2)))
+    await_step(run, 3)
+    threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        run.wait(timeout=60)
+    await_step(run, run.logbook.sizes["step"] + 3)
+    assert run.state["state"] == "running" and not run.wait(timeout=0.1)
+    run.stop()
+    assert run.wait(timeout=60) and run.state["state"] == "stopped"
 
 
 def test_what_cannot_work_is_refused_before_an_engine_starts(cluster, small_store, tmp_path):

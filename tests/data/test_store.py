@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import re
 import resource
 import shutil
@@ -11,6 +12,7 @@ import textwrap
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +25,14 @@ from hypothesis import strategies as st
 from aeris.data import preparation
 from aeris.data.contents import choose_chunk
 from aeris.data.grid import Grid
+from aeris.data.statistics import Statistics
 from aeris.data.store import Store, prepare, sample_order
 from aeris.data.variables import SEA, state_channels
 from aeris.errors import AerisError, ConfigurationError, DataError, StoreError
+from aeris.forecasting.weights import BUNDLED
 
 HORIZONTAL = ("latitude", "longitude")
+SIX_HOURS = np.timedelta64(6, "h")
 
 
 def world(times: int = 8, shape: tuple[int, int] = (16, 32), levels: tuple[int, ...] = (500, 850), seed: int = 0) -> xr.Dataset:
@@ -277,6 +282,29 @@ class TestPairs:
         change = (expected(ds)[4:, 0].astype(np.float64) - expected(ds)[:-4, 0]) * store.grid.area[:, None]
         assert store.statistics.residual_mean[0] == pytest.approx(change.mean(), rel=1e-9)
 
+    @given(
+        at=st.sets(st.integers(0, 20), min_size=2),
+        every=st.integers(1, 3),
+        steps=st.integers(1, 4),
+        ends=st.tuples(st.integers(-1, 21), st.integers(-1, 21)),
+    )
+    def test_states_that_follow_each_other_are_those_of_a_double_loop(self, made, at, every, steps, ends):
+        """With gaps of any length, intervals of one to three spacings, and periods that end anywhere; all in units of six hours."""
+        at, (first, last) = sorted(at), (np.datetime64("2001-01-01", "ns") + end * SIX_HOURS for end in ends)
+        times = np.datetime64("2001-01-01", "ns") + np.array(at) * SIX_HOURS
+        store = replace(made[1], times=times, interval=every * SIX_HOURS)
+        chains = {begin: [begin + step * every for step in range(steps + 1)] for begin in at}
+        whole = {begin: chain for begin, chain in chains.items() if all(hour in at for hour in chain)}
+        inside = [begin for begin, chain in whole.items() if all(ends[0] <= hour <= ends[1] for hour in chain)]
+        assert store.pairs(steps=steps).tolist() == [at.index(begin) for begin in whole]
+        assert store.pairs(slice(first, last), steps).tolist() == [at.index(begin) for begin in inside]
+        for index, begin in enumerate(at):
+            if begin in whole:
+                assert store.partner(index, steps) == at.index(chains[begin][-1])
+            else:
+                with pytest.raises(DataError, match=rf"No state stands {6 * every} h after.*pairs\(steps={steps}\)"):
+                    store.partner(index, steps)
+
     def test_a_gap_is_refused_or_skipped(self, tmp_path):
         ds = world(7).isel(time=[0, 1, 2, 4, 5, 6])
         with pytest.raises(DataError, match=r"1 gaps of more than 6 h, the first from 2001-01-01T12:00 to 2001-01-02T00:00.*gaps='skip'"):
@@ -329,6 +357,78 @@ class TestStatistics:
             prepare(ds, tmp_path / "world.zarr")
         with pytest.raises(StoreError, match="unfinished"):
             Store.open(tmp_path / "world.zarr")
+
+
+class TestFurtherIntervals:
+    INTERVALS = ("24h", "6h", "12h")
+
+    def test_their_changes_are_those_of_the_whole_array(self, made, tmp_path):
+        """Against numpy on the raw fields; of everything else the store is byte for byte the ordinary one."""
+        ds, ordinary = made
+        store = prepare(ds, tmp_path / "world.zarr", intervals=self.INTERVALS)
+        states = expected(ds).astype(np.float64)
+        assert list(store.statistics.further) == [12, 24]
+        for c, name in enumerate(store.channels):
+            weight = np.broadcast_to(store.grid.area[:, None], (16, 32)) * (store.sea_mask if name == SEA else 1)
+            for steps, hours in ((2, 12), (4, 24)):
+                change, found = states[steps:, c] - states[:-steps, c], store.statistics.residual(np.timedelta64(hours, "h"))
+                weights = np.broadcast_to(weight, change.shape)
+                mean = np.average(change, weights=weights)
+                assert found.mean[c] == pytest.approx(mean, rel=1e-11, abs=1e-11)
+                assert found.std[c] == pytest.approx(np.sqrt(np.average((change - mean) ** 2, weights=weights)), rel=1e-10)
+        first = store.statistics.residual(np.timedelta64(6, "h"))
+        np.testing.assert_array_equal(first.std, ordinary.statistics.residual_std)
+        other = {"zarr.json", "state/statistics.json"}
+        assert {k: v for k, v in content(store.path).items() if k not in other} == {
+            k: v for k, v in content(ordinary.path).items() if k not in other
+        }
+        assert "12 h, 24 h" in str(store) and store.check().startswith(str(store))
+        back = Statistics.from_dict(json.loads(json.dumps(store.statistics.to_dict())))
+        assert back == store.statistics and back.id == store.statistics.id != ordinary.statistics.id
+
+    def test_without_them_nothing_of_them_is_written(self, made):
+        _, store = made
+        record = preparation.read_records(store.path)[5]
+        assert list(record) == ["index", "time", "crc32c", "state", "change"] and b"further" not in (store.path / "zarr.json").read_bytes()
+        assert "further" not in store.statistics.to_dict() and store.further == ()
+
+    def test_the_statistics_of_older_checkpoints_keep_their_name(self):
+        """The digest that stands in the manifest of the weights that come with the package."""
+        manifest = json.loads((BUNDLED["demo"] / "manifest.json").read_text())
+        assert Statistics.from_dict(manifest["statistics"]).id == manifest["statistics_id"]
+
+    def test_a_resumed_store_is_the_undisturbed_one(self, made, tmp_path, monkeypatch):
+        ds, _ = made
+        store = prepare(ds, tmp_path / "whole.zarr", intervals=self.INTERVALS)
+        interrupt_after(monkeypatch, 3, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            prepare(ds, tmp_path / "world.zarr", intervals=self.INTERVALS)
+        monkeypatch.undo()
+        monkeypatch.setattr(preparation, "_KEPT", 1)
+        assert prepare(ds, tmp_path / "world.zarr", intervals=self.INTERVALS).statistics == store.statistics
+        assert content(tmp_path / "world.zarr") == content(store.path)
+
+    def test_gaps_are_pairs_that_are_not_there(self, tmp_path):
+        ds = world(9).isel(time=[0, 1, 2, 4, 5, 6, 8])
+        store = prepare(ds, tmp_path / "gap.zarr", gaps="skip", intervals=["12h"])
+        states = expected(ds).astype(np.float64)[:, 0]
+        pairs = states[[2, 3, 5, 6]] - states[[0, 2, 3, 5]]
+        weight = np.broadcast_to(store.grid.area[:, None], pairs.shape)
+        assert store.statistics.further[12].mean[0] == pytest.approx(np.average(pairs, weights=weight), rel=1e-9)
+
+    @pytest.mark.parametrize(
+        ("intervals", "message"),
+        [
+            (("9h",), "further interval of 9 h beside 6 h.*multiples of the first"),
+            (("3h",), "further interval of 3 h beside 6 h"),
+            (("soon",), "The interval 'soon'"),
+            (("240h",), "No two of the 8 times are 240 h apart"),
+        ],
+    )
+    def test_what_cannot_be_is_refused_before_anything_is_written(self, tmp_path, intervals, message):
+        with pytest.raises(AerisError, match=message):
+            prepare(world(), tmp_path / "store.zarr", intervals=intervals)
+        assert list(tmp_path.iterdir()) == []
 
 
 class TestGoingOn:
@@ -405,13 +505,14 @@ class TestMixing:
                 "grid 16×32 .* 0° east, this call asks for .* -180° east",
             ),
             (lambda ds: ds, {"interval": "12h"}, "interval 6 h, this call asks for 12 h"),
+            (lambda ds: ds, {"intervals": ["12h"]}, r"further intervals \(\), this call asks for \(12 h\)"),
             (lambda ds: ds, {"chunk": 8}, "chunk 4, this call asks for 8"),
             (lambda ds: ds.isel(time=slice(1, None)), {}, r"times \(8 from .*asks for \(7 from .*first difference at 2001-01-01T00:00"),
             (lambda ds: ds.assign(land_sea_mask=1 - ds.land_sea_mask), {}, "static fields or sea other values"),
             (lambda ds: ds.assign(temperature=ds.temperature + 1), {}, "another state at 2001-01-01T00:00 than the dataset"),
             (spoil("temperature", 270.0, time=7), {}, "another state at 2001-01-02T18:00 than the dataset"),
         ],
-        ids=["channels", "static", "grid", "interval", "chunk", "times", "static values", "values", "last values"],
+        ids=["channels", "static", "grid", "interval", "further", "chunk", "times", "static values", "values", "last values"],
     )
     @pytest.mark.parametrize("finished", [True, False])
     def test_other_contents_are_refused(self, made, tmp_path, change, arguments, message, finished):

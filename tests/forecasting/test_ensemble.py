@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import xarray as xr
@@ -14,13 +13,14 @@ import aeris
 from aeris.data.store import prepare
 from aeris.diffusion import noise
 from aeris.errors import CheckpointError, ConfigurationError, DataError, StoreError
-from aeris.forecasting import ensemble
 from aeris.forecasting.archive import Archive
+from aeris.forecasting.course import Move
 from aeris.forecasting.rollout import Ensemble, Forecaster
 from aeris.model.config import ModelConfig
 from aeris.model.presets import SamplingRecipe, TrainingRecipe
 from aeris.model.quadrants import to_pixels
 from aeris.run import Run
+from aeris.training.checkpoint import Checkpoint
 
 MODEL = ModelConfig(grid=(16, 32), dim=16, depth=2, heads=2, mlp=24, window=(4, 4))
 SAMPLING = SamplingRecipe(solver="heun", steps=3)
@@ -73,16 +73,23 @@ def test_an_untrained_network_adds_scaled_noise(small_store, small_world, tmp_pa
         forecaster.network.head.project.weight.zero_()
     statistics, start = small_store.statistics, np.datetime64("2001-01-01T12", "ns")
     states = torch.from_numpy(np.stack([small_store.read(2)] * 2).astype(np.float64))
-    ensemble = Ensemble(start, [0, 5], forecaster.fields.tokens(states))
-    forecaster.step([ensemble], 9)
-    assert ensemble.lead == 1
+    ensemble = Ensemble(start, [0, 5], {0: forecaster.fields.tokens(states)})
+    forecaster.step([ensemble], [Move(0, 1)], 9)
+    assert ensemble.moves == 1
     keys = [noise.key(9, "sampling noise", 1, 978350400, member) for member in (0, 5)]
     z = to_pixels(noise.normals(keys, forecaster.fields.ids, 5, torch.float64), MODEL.window).numpy()
     scale = math.cos(math.atan(SAMPLING.noise[0])) * statistics.residual_std + 0.0
     expected = states.numpy() + scale[:, None, None] * z + statistics.residual_mean[:, None, None]
     sea = small_store.sea_mask
     expected[:, -1] = np.where(sea, expected[:, -1], 271.35)
-    np.testing.assert_allclose(to_pixels(ensemble.states, MODEL.window).numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(to_pixels(ensemble.newest, MODEL.window).numpy(), expected, rtol=1e-6)
+
+
+def test_weights_of_float64_are_forecast_with_as_they_are(small_store, tmp_path):
+    run = aeris.train(MODEL, small_store, tmp_path / "run", steps=2, precision="float64", progress=False)
+    kept, held = Checkpoint.open(run.path).tensors("average"), Forecaster(run.path, precision="float64").network.state_dict()
+    assert any((tensor != tensor.float()).any() for tensor in kept.values())
+    assert all(torch.equal(held[name], tensor) for name, tensor in kept.items())
 
 
 def test_invariant_4_a_member_does_not_depend_on_how_many_run(ask, small_world):
@@ -229,11 +236,6 @@ def test_initial_states_that_do_not_fit_are_refused(ask, small_world, spoil, fou
 def test_a_forecast_is_no_place_for_another_store(tmp_path):
     with pytest.raises(StoreError, match="no forecast archive"):
         aeris.open_forecast(tmp_path)
-
-
-def test_leads_end_where_they_are_asked_to():
-    leads = ensemble._leads("2d", np.timedelta64(6, "h"))
-    assert pd.Timedelta(leads[0]) == pd.Timedelta("6h") and pd.Timedelta(leads[-1]) == pd.Timedelta("2D") and len(leads) == 8
 
 
 @pytest.mark.parametrize(

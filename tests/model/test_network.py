@@ -60,13 +60,15 @@ def textbook_rotary(x, window):
     return torch.view_as_real(turned * torch.exp(1j * torch.stack(phases))).flatten(-2)
 
 
-def textbook(network, noisy, condition, t):
+def textbook(network, noisy, condition, t, hours=None):
     """The whole network in pixel order."""
     config = network.config
     order = lambda tokens: to_pixels(tokens, config.window).movedim(1, -1)  # noqa: E731
     x = order(torch.cat([noisy, condition], -1))
     x = network.embedding.project(x + order(position_field(config.grid, config.inputs, config.window, config.position_rows)[None].double()))
     sinusoids = time_features(t, config.time_features)
+    if hours is not None:
+        sinusoids = sinusoids + torch.outer(torch.log(hours / config.intervals[0]), network.interval.weight[:, 0])
     for index, block in enumerate(network.blocks):
         hidden = block.time.hidden(sinusoids) if network.time is None else network.time(sinusoids)
         vectors = block.time.out(F.silu(hidden)).unflatten(-1, (6, -1))[:, :, None, None]
@@ -112,6 +114,29 @@ def test_network_equals_the_textbook_one(changes):
     given = inputs(config)
     ours = to_pixels(network(*given), config.window).movedim(1, -1)
     torch.testing.assert_close(ours, textbook(network, *given), rtol=1e-4, atol=1e-5)  # rotary tables and position are float32
+
+
+@pytest.mark.parametrize("changes", [{}, {"time_mlp": "shared"}], ids=str)
+def test_every_block_and_the_head_are_told_the_length_of_the_step(changes):
+    config = replace(SMALL, intervals=(6, 12, 24), **changes)
+    network, given, hours = perturbed(config), inputs(config), torch.tensor([24.0, 12.0], dtype=torch.float64)
+    ours = to_pixels(network(*given, hours), config.window).movedim(1, -1)
+    torch.testing.assert_close(ours, textbook(network, *given, hours), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(network(*given, hours), network(*given, hours.flip(0)), rtol=1e-2)
+
+
+def test_the_first_length_is_that_of_a_network_of_one_length():
+    """In the same weights, trained or not; further lengths differ from it only once their direction was learned."""
+    one, several = perturbed(SMALL), Network(replace(SMALL, intervals=(6, 12, 24))).double()
+    assert set(dict(several.named_parameters())) - set(dict(one.named_parameters())) == {"interval.weight"}
+    several.load_state_dict(one.state_dict(), strict=False)
+    given, hours = inputs(SMALL), torch.tensor([6.0, 24.0], dtype=torch.float64)
+    assert torch.equal(one(*given), several(*given, hours))
+    with torch.no_grad():
+        several.interval.weight.fill_(0.1)
+    told = several(*given, hours)
+    assert torch.equal(one(*given)[0], told[0]) and not torch.allclose(one(*given)[1], told[1], rtol=1e-2)
+    assert torch.equal(several(*given), one(*given))
 
 
 def test_rows_may_be_counted_from_a_pole_row_that_was_dropped():
@@ -163,10 +188,11 @@ def test_rms_norm_equals_torchs():
     torch.testing.assert_close(norm(x), F.rms_norm(x, (16,), eps=1e-6))
 
 
-def test_every_weight_moves_from_the_second_step_on():
+@pytest.mark.parametrize("intervals", [(), (6, 12)])
+def test_every_weight_moves_from_the_second_step_on(intervals):
     """Guards against the trap of zero gates behind zero projections, in which no gradient ever starts."""
-    network = Network(SMALL)
-    given = tuple(part.float() for part in inputs(SMALL))
+    network = Network(replace(SMALL, intervals=intervals))
+    given = tuple(part.float() for part in inputs(SMALL)) + ((torch.tensor([6.0, 12.0]),) if intervals else ())
     target = torch.randn(given[0].shape)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     for _ in range(2):
@@ -211,6 +237,10 @@ def test_bfloat16_stays_close_to_float32():
         ({"depth": 0}, "depth=0"),
         ({"channels": ("land_sea_mask",)}, "land_sea_mask"),
         ({"forcings": ("geopotential",)}, "geopotential"),
+        ({"intervals": (6,)}, r"intervals=\(6,\)"),
+        ({"intervals": (6, 24, 12)}, "rising multiples of the first"),
+        ({"intervals": (6, 15)}, "rising multiples of the first"),
+        ({"intervals": (0, 6)}, "rising multiples of the first"),
     ],
 )
 def test_sizes_that_cannot_work_are_refused(changes, found):

@@ -38,7 +38,16 @@ def test_input_channels_are_the_papers():
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"time_mlp": "shared"}, {"polar": "wrap", "shift_every": 2}, {"depth": 3, "forcings": ()}], ids=str
+    "changes",
+    [
+        {},
+        {"time_mlp": "shared"},
+        {"polar": "wrap", "shift_every": 2},
+        {"depth": 3, "forcings": ()},
+        {"intervals": (6, 24)},
+        {"intervals": (6, 24), "time_mlp": "shared"},
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize("training", [False, True])
 def test_exact_counts_agree_with_torch(changes, training):
@@ -46,10 +55,12 @@ def test_exact_counts_agree_with_torch(changes, training):
     network = Network(config)
     tokens = (1, *config.window_grid, 4, 6)
     with FlopCounterMode(display=False) as counter:
-        velocity = network(torch.randn(*tokens, 2), torch.randn(*tokens, config.conditions), torch.rand(1))
+        hours = (torch.tensor([24.0]),) if config.intervals else ()
+        velocity = network(torch.randn(*tokens, 2), torch.randn(*tokens, config.conditions), torch.rand(1), *hours)
         if training:
             velocity.sum().backward()
     assert counter.get_total_flops() == flops.exact(config, training)
+    assert flops.parameters(config) == sum(parameter.numel() for parameter in network.parameters())
 
 
 def test_state_memory_counts_what_the_optimizer_holds():

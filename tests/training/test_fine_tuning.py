@@ -13,6 +13,7 @@ from test_trainer import MODEL, run_of, same, weights
 from aeris.data.store import Store, prepare
 from aeris.diffusion import noise
 from aeris.errors import ConfigurationError
+from aeris.forecasting.course import even
 from aeris.forecasting.rollout import Ensemble, Forecaster, rollout
 from aeris.model.presets import Crps, SamplingRecipe, TrainingRecipe
 from aeris.training.batches import Reader
@@ -62,17 +63,14 @@ def test_a_rollout_is_that_of_a_forecast(small_store, tuned, monkeypatch, sampli
     checkpoint = replace(Checkpoint.open(tuned.path), training=TrainingRecipe())
     trainer = trainer_of(small_store, curriculum=(0, 0, 2), sampling=sampling)
     trainer.begin(checkpoint)
-    with torch.no_grad():
-        for parameter in trainer.network.parameters():
-            parameter.copy_(parameter.float())  # as a forecast reads them
     batch, objective = batch_of(trainer), trainer.objective
     assert isinstance(objective, CrpsTraining) and batch.intervals == 3
     _, ends = objective._roll_out(batch, [(slice(0, 2), 0), (slice(0, 2), 1)])
     forecaster = Forecaster(checkpoint, sampling, precision="float64")
-    for sample, start in enumerate(objective.tokens(batch.state, slice(0, 2))):
-        ensemble = Ensemble(batch.times[sample], [0, 1], torch.stack([start, start]))
-        for end, reached in zip(ends, rollout(forecaster, [ensemble], 3, seed=0), strict=True):
-            torch.testing.assert_close(torch.stack([member[sample] for member in end]).detach(), reached.states, rtol=1e-10, atol=1e-8)
+    for sample, start in enumerate(trainer.fields.tokens(batch.state[:2])):
+        ensemble = Ensemble(batch.times[sample], [0, 1], {0: torch.stack([start, start])})
+        for end, reached in zip(ends, rollout(forecaster, [ensemble], even(3), seed=0), strict=True):
+            torch.testing.assert_close(torch.stack([member[sample] for member in end]).detach(), reached.newest, rtol=1e-10, atol=1e-8)
 
 
 @pytest.mark.parametrize(("curriculum", "members"), [((2,), 2), ((0, 0, 2), 3)])
@@ -105,7 +103,7 @@ def test_the_loss_is_the_fair_crps_of_the_last_step(small_store, tuned):
     parts = [(slice(0, 2), 0), (slice(0, 2), 1)]
     _, ends = objective._roll_out(batch, parts)
     x, y = (end.detach().numpy() for end in ends[-1])
-    truth = objective.tokens(batch.target, slice(0, 2)).numpy()
+    truth = trainer.fields.tokens(batch.target[:2]).numpy()
     crps = (np.abs(x - truth) + np.abs(y - truth) - np.abs(x - y)) / 2 / small_store.statistics.residual_std
     weight = trainer.fields.loss_weight("uniform").numpy()
     assert loss == pytest.approx((weight * crps).sum() / (2 * 16 * 32), rel=1e-9)

@@ -17,6 +17,11 @@ def test_the_step_size_rises_stays_and_falls():
     assert rates == pytest.approx([0.02, 2 * 0.505, 2, 2, 2, 1, 0])
 
 
+def test_beyond_the_end_of_a_run_it_is_zero():
+    recipe = TrainingRecipe(learning_rate=2.0, warmup_images=100, rampdown_images=200)
+    assert [learning_rate(recipe, images, 1000) for images in (1000, 1004, 9000)] == [0.0, 0.0, 0.0]
+
+
 def test_without_a_rampdown_it_falls_over_the_last_two_fifths():
     recipe = TrainingRecipe(learning_rate=1.0, warmup_images=100, rampdown_images=None)
     assert [learning_rate(recipe, images, 1000) for images in (600, 800, 900)] == pytest.approx([1, 0.5, 0.25])

@@ -37,6 +37,16 @@ def test_a_slice_is_that_of_the_archive(growing):
         assert reader.band(channel, ds.time.values[0], 0.0, 60.0).notnull().sum() == (3 * 2 + 1 * 2) * 32
 
 
+@pytest.mark.parametrize("band", [(0.0, 60.0), (-90.0, 90.0), (40.0, 41.0)], ids=str)
+def test_a_band_read_straight_from_the_files_is_that_of_the_whole_fields(growing, band):
+    """Some rows, all, and the one that is nearest to a band between two rows."""
+    reader, whole = open_reader(growing.path), open_reader(growing.expected(leads_done=[3, 1]))
+    for channel in (("2m_temperature", None), ("geopotential", 850)):
+        found, expected = (one.band(channel, reader.times[0], *band) for one in (reader, whole))
+        assert found.dims == ("number", LEAD, "longitude") and found.notnull().sum() == (3 * 2 + 1 * 2) * 32
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_what_the_ledger_does_not_count_is_missing(growing):
     """A fault between the fields and the ledger leaves fields on disk that nobody shall see."""
     root = zarr.open_group(growing.path, mode="r+")

@@ -27,12 +27,13 @@ import aeris.views
 from aeris.data.grid import Grid
 from aeris.verification.coherence import coherence
 from aeris.verification.consistency import consistency
+from aeris.verification.diagnostics import DIAGNOSTICS
 from aeris.verification.events import event_table
 from aeris.verification.kinetic_energy import mean_kinetic_energy
 from aeris.verification.stability import stability
 from aeris.views.calibration import rank_figure
 from aeris.views.climate import hovmoller_figure, index_figure
-from aeris.views.consistency import consistency_figure
+from aeris.views.consistency import FAVOURITES, consistency_figure
 from aeris.views.events import brier_figure, reliability_figure
 from aeris.views.madden_julian import phase_figure
 from aeris.views.maps import map_figure
@@ -75,6 +76,15 @@ def card() -> pd.DataFrame:
     return pd.DataFrame([{**row, **who, "lead": lead} for lead in pd.to_timedelta([6, 24], unit="h")])
 
 
+def diagnosed(forecast) -> tuple[xr.Dataset, list[str]]:
+    """The favourites among the diagnostics of the forecast, and those without a unit."""
+    found = consistency(forecast.forecast, forecast.truth)
+    (like, *_) = (field for field in found.data_vars.values() if "system" in field.dims)
+    shares = [name for name, diagnostic in DIAGNOSTICS.items() if diagnostic.units == "1"]
+    found = found.assign({name: xr.zeros_like(like).assign_attrs(units="1", long_name=DIAGNOSTICS[name].long_name) for name in shares})
+    return found, [name for name in FAVOURITES if name in found]
+
+
 def tracks() -> xr.Dataset:
     times = pd.date_range("2020-09-01", periods=5, freq="6h")
     columns = {
@@ -113,7 +123,7 @@ GALLERY: dict[str, Callable[..., Figure]] = {
     "index_figure": lambda fc: index_figure(index()),
     "hovmoller_figure": lambda fc: hovmoller_figure(anomaly(), "Anomaly of the zonal wind"),
     "phase_figure": lambda fc: phase_figure(turning()),
-    "consistency_figure": lambda fc: consistency_figure(consistency(fc.forecast, fc.truth)),
+    "consistency_figure": lambda fc: consistency_figure(*diagnosed(fc)),
     "map_figure": lambda fc: map_figure(fc.truth["2m_temperature"].isel(time=0), "Temperature", coast="earth"),
     "plume_figure": lambda fc: plume_figure(fc.forecast, fc.truth, "geopotential", (40.0, 100.0), level=500),
     "scorecard_figure": lambda fc: scorecard_figure(card()),
@@ -133,7 +143,8 @@ GALLERY: dict[str, Callable[..., Figure]] = {
 PURE = {"1", "spread / error", "ratio of power", "relative frequency", "coherence", "probability", "loss", "gradient norm", "step size"} | {
     *("RMM1", "RMM2", "optimizer step", "members below the truth", "forecast / truth", "Brier skill, 1 is perfect", "how often it came"),
     *("probability that was given", "how often given", "spherical-harmonic degree", "zonal wavenumber", "latitude", "longitude"),
-    *("day (UTC)", "rank of the truth", "share of the area", "probability of exceeding", "ln of power (standard errors)"),
+    *("day (UTC)", "rank of the truth", "share of the area", "share of the wind", "probability of exceeding"),
+    "ln of power (standard errors)",
 }
 """What axes tell that has no unit, or whose ticks carry it."""
 UNIT = r"(?:[KWJN%°]|Pa|hPa|mm|kg|m|s|h|d|days|samples|GB)[¹²³⁻⁰-⁹EN]*"
@@ -182,7 +193,7 @@ def blanks_left_out(ax: Axes) -> Iterator[str]:
     """The labels of an axis; a blank one only where numbers stand along it that nothing explains."""
     for axis in (ax.xaxis, ax.yaxis):
         label, ticks = axis.label.get_text(), [tick.get_text() for tick in axis.get_ticklabels() if tick.get_visible()]
-        numbers = any(re.fullmatch(r"[\d.−-]+", tick) for tick in ticks)
+        numbers = ax.axison and any(re.fullmatch(r"[\d.−-]+", tick) for tick in ticks)
         dates = type(axis.get_major_formatter()).__name__.endswith("DateFormatter")
         explained = dates or hasattr(ax, "projection") or ax.get_label() == "<colorbar>" or " over " in ax.get_title()
         if label or (numbers and not explained):

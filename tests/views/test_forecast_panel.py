@@ -43,7 +43,7 @@ class Started:
         return self.ended
 
     def stop(self) -> None:
-        self.failure = ClusterError("Rank 0 (engine 0) failed while forecasting: KeyboardInterrupt", "", "Read rank-0.log")
+        self.ended = True
 
 
 class StandIn:
