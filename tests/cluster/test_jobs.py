@@ -113,11 +113,11 @@ def test_what_engines_are_told_of_a_training_is_all_of_it(sent, small_store, tmp
     assert one.keys() == two.keys() and all(bool((one[name] == two[name]).all()) for name in two)
 
 
-def test_what_engines_are_told_of_a_forecast_is_all_of_it(sent, small_store, small_world, tmp_path):
+def test_what_engines_are_told_of_a_forecast_is_all_of_it(sent, intervals_store, small_world, tmp_path):
     cluster, found = sent
-    run = aeris.train(MODEL, small_store, tmp_path / "run", steps=2, precision="float32", progress=False)
+    run = aeris.train(replace(MODEL, intervals=(6, 12)), intervals_store, tmp_path / "run", steps=2, precision="float32", progress=False)
     how = {"times": small_world.time.values[[3, 9]], "members": 3, "lead": "12h", "batch": 2, "precision": "float32", "seed": 3}
-    how |= {"sampling": SamplingRecipe(steps=2)}
+    how |= {"sampling": SamplingRecipe(steps=2), "step": "fewest"}
     filled = cluster.forecast(run, small_world, out=tmp_path / "many.zarr", layout=Layout(), **how)
     assert filled.wait()
     ForecastSpecification.of_json(json.loads(found[0])).carry_out()
