@@ -27,6 +27,7 @@ from aeris.cluster.jobs import ForecastSpecification, Specification, TrainSpecif
 from aeris.data.store import Store
 from aeris.errors import ClusterError, ConfigurationError, EngineLost
 from aeris.forecasting.ensemble import check_forecast, open_checkpoint
+from aeris.forecasting.perturbations import Perturbation, check_reach
 from aeris.model.config import ModelConfig
 from aeris.model.presets import SamplingRecipe, TrainingRecipe
 from aeris.progress import tqdm
@@ -494,6 +495,7 @@ class Cluster:
         compile: bool = False,
         layout: Layout | None = None,
         restarts: int = 0,
+        perturb: Perturbation | None = None,
     ) -> ClusterForecast:
         """Draws an ensemble on the engines; as `aeris.forecast`, and returns at once. The archive can be looked at while it fills.
 
@@ -511,6 +513,7 @@ class Cluster:
             compile: As for `aeris.forecast`.
             layout: How engines share the work, one rank an engine; None deals batches of members to the engines.
             restarts: How often to go on where the archive stands after an engine has gone.
+            perturb: As for `aeris.forecast`; past states are named by their path.
 
         Raises:
             ClusterError: Another job is running, of this notebook or of another.
@@ -525,7 +528,8 @@ class Cluster:
             )
         layout = layout or Layout(dp=self.engines)
         self._check_free(layout)
-        starts, _, _ = check_forecast(opened, initial, times, members, lead, batch, layout)
+        starts, _, _ = check_forecast(opened, initial, times, members, lead, batch, layout, perturb)
+        check_reach(perturb, initial)
         path = Path(out).absolute()
         specification = ForecastSpecification(
             layout,
@@ -540,6 +544,7 @@ class Cluster:
             sampling,
             precision,
             compile,
+            perturb,
         )
         return ClusterForecast(path, self._submit(f"forecasting {path.name}", specification, restarts))
 

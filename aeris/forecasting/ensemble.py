@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from aeris.data.grid import Grid, drop_pole_row
 from aeris.data.states import channels_of, check_state, fill_land, stack
 from aeris.errors import ConfigurationError, DataError
 from aeris.forecasting.archive import Archive, open_forecast
+from aeris.forecasting.perturbations import InitialStates, PastDifferences, Perturbation
 from aeris.forecasting.rollout import Ensemble, Forecaster, rollout
 from aeris.model.presets import SamplingRecipe
 from aeris.model.quadrants import to_pixels
@@ -43,6 +45,7 @@ def forecast(
     compile: bool = False,
     layout: Layout | None = None,
     progress: bool = True,
+    perturb: Perturbation | None = None,
 ) -> xr.Dataset:
     """Draws an ensemble from each initial time and writes it into an archive, or goes on with one that was interrupted.
 
@@ -65,23 +68,26 @@ def forecast(
         compile: Whether to compile the network, worth it for long forecasts.
         layout: How ranks share the work; None is a process alone.
         progress: Whether to show a progress bar.
+        perturb: By what members begin apart from the initial state, of `aeris.forecasting.perturbations`; None lets all begin there.
 
     Returns:
         The archive, lazy, as `aeris.open_forecast` gives it.
 
     Raises:
         CheckpointError: The checkpoint is unfinished or damaged.
-        ConfigurationError: Lead, members, batch or sampler cannot work.
-        DataError: The initial states lack a time or channel, or stand on another grid.
+        ConfigurationError: Lead, members, batch, sampler or perturbation cannot work.
+        DataError: The initial states lack a time or channel, or stand on another grid, or past states are too few.
         StoreError: `out` holds something else, or the disk is full.
     """
     opened = open_checkpoint(checkpoint)
     layout = layout or Layout()
-    starts, leads, states = check_forecast(opened, initial, times, members, lead, batch, layout)
+    starts, leads, states = check_forecast(opened, initial, times, members, lead, batch, layout, perturb)
     groups = Groups.join(layout, devices.choose())
     forecaster = Forecaster(opened, sampling, precision, compile, groups)
     archive = Archive(Path(out), tuple(opened.statistics.channels), opened.geography.grid, starts, members, min(batch, members), leads)
     configuration = _configuration(opened, forecaster, archive, seed, batch, precision, compile)
+    if perturb is not None:  # archives of before there were any go on
+        configuration["perturb"] = asdict(perturb)
     groups.agree(configuration, "what to forecast")
     if groups.rank == 0:
         archive.lay_out(configuration)
@@ -106,17 +112,24 @@ def check_forecast(
     lead: str | pd.Timedelta,
     batch: int,
     layout: Layout,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    perturb: Perturbation | None = None,
+) -> tuple[np.ndarray, np.ndarray, InitialStates]:
     """Initial times, leads and initial states of a forecast, all checked as :func:`forecast` describes.
 
     Raises:
-        ConfigurationError: Lead, members, batch or layout cannot work.
-        DataError: The initial states lack a time or channel, or stand on another grid.
+        ConfigurationError: Lead, members, batch, layout or perturbation cannot work.
+        DataError: The initial states lack a time or channel, or stand on another grid, or past states are too few.
     """
     leads, starts = _leads(lead, checkpoint.interval), _times(times)
     _check_counts(members, batch)
     layout.check(checkpoint.model)
-    return starts, leads, initial_states(initial, checkpoint, starts)
+    initial = _opened(initial)
+    states = initial_states(initial, checkpoint, starts)
+    if not isinstance(perturb, PastDifferences):
+        return starts, leads, InitialStates(states, starts, checkpoint, perturb)
+    past = initial if perturb.past is None else _opened(perturb.past)
+    read = partial(initial_states, past, checkpoint)
+    return starts, leads, InitialStates(states, starts, checkpoint, perturb, past.time.values, read, members)
 
 
 def open_checkpoint(checkpoint: str | Path | Run | Checkpoint) -> Checkpoint:
@@ -130,7 +143,9 @@ Task = tuple[tuple[int, int], int]
 """Initial time and group of members, and the leads that are finished."""
 
 
-def _run_tasks(forecaster: Forecaster, archive: Archive, states: np.ndarray, tasks: list[Task], seed: int, slots: int, bar: tqdm) -> None:
+def _run_tasks(
+    forecaster: Forecaster, archive: Archive, analyses: InitialStates, tasks: list[Task], seed: int, slots: int, bar: tqdm
+) -> None:
     """Rolls groups of members out together, each from where its ledger stands, and writes them as they come."""
     replicas = forecaster.groups.layout.dp
     ensembles = []
@@ -139,7 +154,7 @@ def _run_tasks(forecaster: Forecaster, archive: Archive, states: np.ndarray, tas
         # A batch of fixed size gives each member the same bits however many run with it.
         members += [members[-1]] * (slots - len(members))
         first = forecaster.pipeline.has_first
-        tokens = _first_states(forecaster, archive, states[time], time, group, done, slots) if first else None
+        tokens = _first_states(forecaster, archive, analyses, time, group, done, seed, slots) if first else None
         ensembles.append(Ensemble(archive.times[time], members, tokens, done))
         bar.update(done * replicas)
     for ensemble in rollout(forecaster, ensembles, len(archive.leads), seed):
@@ -148,11 +163,13 @@ def _run_tasks(forecaster: Forecaster, archive: Archive, states: np.ndarray, tas
         bar.update(replicas)
 
 
-def _first_states(forecaster: Forecaster, archive: Archive, state_CHW: np.ndarray, time: int, group: int, done: int, slots: int) -> Tensor:
+def _first_states(
+    forecaster: Forecaster, archive: Archive, analyses: InitialStates, time: int, group: int, done: int, seed: int, slots: int
+) -> Tensor:
     """The states from which a group of members goes on, filled up to a whole batch."""
-    count = len(archive.numbers(group))
-    states = np.repeat(state_CHW[None], count, axis=0) if done == 0 else archive.read(time, group, done - 1)
-    states = np.concatenate([states, np.repeat(states[-1:], slots - count, axis=0)])
+    numbers = archive.numbers(group)
+    states = analyses.of(time, numbers, seed) if done == 0 else archive.read(time, group, done - 1)
+    states = np.concatenate([states, np.repeat(states[-1:], slots - len(numbers), axis=0)])
     return forecaster.fields.whole_tokens(torch.from_numpy(states).to(forecaster.device.torch_device, forecaster.fields.dtype))
 
 
@@ -214,11 +231,7 @@ def initial_states(initial: xr.Dataset | str | Path, checkpoint: Checkpoint, tim
     Raises:
         DataError: A channel or time is missing, the grid is another, or a value is missing or not physical.
     """
-    if not isinstance(initial, xr.Dataset):
-        from aeris.data.sources import open_era5
-
-        initial = open_era5(initial)
-    ds = _on_grid(initial, checkpoint.geography.grid)
+    ds = _on_grid(_opened(initial), checkpoint.geography.grid)
     channels = checkpoint.statistics.channels
     _check_channels(ds, channels)
     missing = [str(time) for time in times if time not in ds.time.values]
@@ -232,6 +245,14 @@ def initial_states(initial: xr.Dataset | str | Path, checkpoint: Checkpoint, tim
     for state, time in zip(states, times, strict=True):
         check_state(state, channels, None, time)
     return states
+
+
+def _opened(source: xr.Dataset | str | Path) -> xr.Dataset:
+    if isinstance(source, xr.Dataset):
+        return source
+    from aeris.data.sources import open_era5
+
+    return open_era5(source)
 
 
 def _on_grid(ds: xr.Dataset, grid: Grid) -> xr.Dataset:
