@@ -1,9 +1,9 @@
 """A calibrated sampler, chosen on one part of a season and judged on another, on the simulated planet.
 
-The model is that of ``aeris demo``. `aeris.tune` tries inflations of the noise on the first 45 days of the demo's season, by its scores after
-six hours and a day; the sampler that was there and the one chosen then draw forecasts of five days from initial times of the rest. Told
-are fair CRPS over the planet's optimum, mean over channels, and the spread-skill ratio. The demo's run is only read. Called again, it
-goes on where it was interrupted.
+The model is that of ``aeris demo``. `aeris.tune` tries inflations of the noise on the first 45 days of the demo's season, by its scores
+after six hours and a day; the sampler that was there and the one chosen then draw forecasts of five days from initial times of the rest.
+Told are fair CRPS over the planet's optimum, mean over channels, and the spread-skill ratio. The demo's run is only read. Called again,
+it goes on where it was interrupted.
 
     python benchmarks/tuning.py DEMO OUT
 """

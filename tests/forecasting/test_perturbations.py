@@ -12,6 +12,7 @@ import xarray as xr
 from test_ensemble import same, trained
 
 import aeris
+from aeris.cli import main
 from aeris.cluster.jobs import ForecastSpecification
 from aeris.data.statistics import Statistics
 from aeris.data.variables import SEA_ICE_POINT
@@ -262,3 +263,23 @@ def test_past_states_may_stand_elsewhere(ask, small_world, tmp_path):
     small_world.to_zarr(tmp_path / "past.zarr", zarr_format=3, consolidated=False)
     alone = small_world.isel(time=[30, 33])
     assert same(ask("one.zarr", perturb=PAST), ask("two.zarr", initial=alone, perturb=replace(PAST, past=str(tmp_path / "past.zarr"))))
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (["--past-differences.scale", "0.1", "--past-differences.apart", "2D"], PAST),
+        (["--spherical-noise.scale", "0.5", "--spherical-noise.length", "2000"], NOISE),
+        ([], None),
+        (["--spherical-noise.length", "2000"], "no scale"),
+        (["--spherical-noise.scale", "0.5", "--past-differences.scale", "0.1"], "together"),
+    ],
+)
+def test_the_command_takes_one_of_them(run, monkeypatch, capsys, words, asked):
+    told = []
+    monkeypatch.setattr(aeris, "forecast", lambda *given, perturb, **how: told.append(perturb))
+    code = main(["forecast", "--checkpoint", str(run.path), "--initial", "x.zarr", "--times", "2001-01-01", *words])
+    if isinstance(asked, str):
+        assert code == 2 and asked in capsys.readouterr().err
+    else:
+        assert code == 0 and told == [asked]
