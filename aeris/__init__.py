@@ -35,6 +35,8 @@ _HOME = {
     "Cluster": "aeris.cluster.cluster",
     # verification
     "verify": "aeris.verification.scores",
+    # calibration
+    "tune": "aeris.tuning",
     # views
     "explore": "aeris.views.explorer",
     # errors
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from aeris.run import Run
     from aeris.swipe.layout import Layout
     from aeris.training.trainer import train
+    from aeris.tuning import tune
     from aeris.verification.scores import verify
     from aeris.views.explorer import explore
 

@@ -33,9 +33,11 @@ MAY_IMPORT = {
     "training": {*BASE, "model", "diffusion", "swipe", "forecasting", "interop"},
     "forecasting": {*BASE, "model", "diffusion", "swipe", "training", "interop"},
     "cluster": {*BASE, "model", "diffusion", "swipe", "training", "forecasting", "interop"},
+    "tuning": {*BASE, "model", "diffusion", "swipe", "training", "forecasting", "interop", "verification"},
     "lab": {"errors"},
     "demo": {*BASE, "model", "diffusion", "swipe", "training", "forecasting", "interop", "cluster", "verification", "views"},
-    "cli": {*BASE, "model", "diffusion", "swipe", "training", "forecasting", "interop", "cluster", "verification", "views", "demo", "lab"},
+    "cli": {*BASE, "model", "diffusion", "swipe", "training", "forecasting", "interop", "cluster", "verification", "views"}
+    | {"tuning", "demo", "lab"},
     "__main__": {"cli"},
 }
 """Rooms and the rooms that each may import. Those of one layer may import each other, in one direction."""

@@ -13,6 +13,7 @@ from aeris.cli.demonstration import demo
 from aeris.cli.forecasting import borrow, forecast
 from aeris.cli.machine import doctor, plan
 from aeris.cli.training import train
+from aeris.cli.tuning import tune
 from aeris.cli.verification import verify
 from aeris.errors import AerisError
 
@@ -25,6 +26,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "forecast": forecast,
     "import": borrow,
     "verify": verify,
+    "tune": tune,
     "plan": plan,
     "explore": explore,
     "lab": lab,

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from aeris.cli.arguments import Precision, SamplingChanges, given
+from aeris.cli.arguments import Precision, SamplingChanges, changes_of, given
+from aeris.errors import ConfigurationError
+from aeris.forecasting.perturbations import PastDifferences, Perturbation, SphericalNoise
 from aeris.swipe import Layout
+
+PastDifferencesGiven = changes_of(PastDifferences, without="kind")
+SphericalNoiseGiven = changes_of(SphericalNoise, without="kind")
 
 
 def forecast(
@@ -25,6 +30,8 @@ def forecast(
     compile: bool = False,
     step: str | None = None,
     sampling: SamplingChanges = SamplingChanges(),  # type: ignore[valid-type]  # noqa: B008
+    past_differences: PastDifferencesGiven = PastDifferencesGiven(),  # type: ignore[valid-type]  # noqa: B008
+    spherical_noise: SphericalNoiseGiven = SphericalNoiseGiven(),  # type: ignore[valid-type]  # noqa: B008
     layout: Layout = Layout(),  # noqa: B008
 ) -> None:
     """Draws an ensemble from each initial time into an archive, or goes on with one that was interrupted.
@@ -42,6 +49,8 @@ def forecast(
         compile: Compile the network, worth it for long forecasts.
         step: Length of the steps of a model that knows several, such as 24h, or fewest to reach every lead in as few as can be.
         sampling: Changes to the sampler that the checkpoint suggests.
+        past_differences: Lets members begin apart by differences of past states; left out, they do not.
+        spherical_noise: Lets members begin apart by isotropic noise; left out, they do not.
         layout: How the processes of ``torchrun`` share the work.
     """
     import aeris
@@ -62,8 +71,25 @@ def forecast(
         compile=compile,
         layout=layout,
         step=step,
+        perturb=_perturbation(past_differences, spherical_noise),
     )
     print(f"wrote {out}")
+
+
+def _perturbation(past_differences: Any, spherical_noise: Any) -> Perturbation | None:
+    """The one that was asked for."""
+    asked = {PastDifferences: given(past_differences), SphericalNoise: given(spherical_noise)}
+    chosen = [(kind, fields) for kind, fields in asked.items() if fields]
+    if not chosen:
+        return None
+    if len(chosen) > 1 or "scale" not in chosen[0][1]:
+        raise ConfigurationError(
+            "--past-differences and --spherical-noise together" if len(chosen) > 1 else f"A perturbation with {chosen[0][1]} and no scale",
+            "Members begin apart by one of them, of a size that is given",
+            "Use for example --past-differences.scale 0.05",
+        )
+    kind, fields = chosen[0]
+    return kind(**fields)
 
 
 def borrow(

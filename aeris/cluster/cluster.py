@@ -19,6 +19,7 @@ from aeris.cluster.handles import ClusterForecast, ClusterRun, Job
 from aeris.cluster.jobs import Specification
 from aeris.data.store import Store
 from aeris.errors import ClusterError, ConfigurationError
+from aeris.forecasting.perturbations import Perturbation
 from aeris.model.config import ModelConfig
 from aeris.model.presets import SamplingRecipe, TrainingRecipe
 from aeris.run import Run
@@ -320,6 +321,7 @@ class Cluster(Engines):
         layout: Layout | None = None,
         restarts: int = 0,
         step: str | pd.Timedelta | None = None,
+        perturb: Perturbation | None = None,
     ) -> ClusterForecast:
         """Draws an ensemble on the engines; as `aeris.forecast`, and returns at once. The archive can be looked at while it fills.
 
@@ -338,6 +340,7 @@ class Cluster(Engines):
             layout: How engines share the work, one rank an engine; None deals batches of members to the engines.
             restarts: How often to go on where the archive stands after an engine has gone.
             step: As for `aeris.forecast`.
+            perturb: As for `aeris.forecast`; past states are named by their path.
 
         Raises:
             ClusterError: Another job is running, of this notebook or of another.
@@ -346,7 +349,7 @@ class Cluster(Engines):
         layout = layout or Layout(dp=self.engines)
         self._check_free(layout)
         specification = requests.forecast(
-            checkpoint, initial, times, members, lead, out, seed, batch, sampling, precision, compile, layout, step
+            checkpoint, initial, times, members, lead, out, seed, batch, sampling, precision, compile, layout, step, perturb
         )
         path = Path(specification.out)
         return ClusterForecast(path, self._submit(f"forecasting {path.name}", specification, restarts))

@@ -6,11 +6,12 @@ whoever opens the run or the archive later, from whichever kernel, sees the same
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 from aeris.errors import EngineLost
+from aeris.forecasting.perturbations import Perturbation, perturbation_of_json
 from aeris.model.config import ModelConfig
 from aeris.model.presets import SamplingRecipe, TrainingRecipe
 from aeris.swipe import Layout
@@ -37,8 +38,9 @@ class Specification:
     @classmethod
     def of_json(cls, content: Mapping[str, Any]) -> Self:
         """Inverse of :meth:`to_json`."""
-        homes = {"layout": Layout, "model": ModelConfig, "recipe": TrainingRecipe, "sampling": SamplingRecipe}
-        values = _tuples({field.name: content[field.name] for field in fields(cls)})
+        homes: dict[str, Callable[..., Any]] = {"layout": Layout, "model": ModelConfig, "recipe": TrainingRecipe}
+        homes |= {"sampling": SamplingRecipe, "perturb": perturbation_of_json}
+        values = _tuples({field.name: content[field.name] for field in fields(cls) if field.name in content})
         made = {name: home(**_tuples(values[name])) for name, home in homes.items() if values.get(name) is not None}
         return cls(**{**values, **made})
 
@@ -113,6 +115,7 @@ class ForecastSpecification(Specification):
     precision: str
     compile: bool
     step: str | None = None
+    perturb: Perturbation | None = None
 
     kind = "forecast"
 

@@ -15,6 +15,7 @@ from aeris.cluster.jobs import ForecastSpecification, TrainSpecification
 from aeris.data.store import Store
 from aeris.errors import ConfigurationError
 from aeris.forecasting.ensemble import check_forecast, open_checkpoint
+from aeris.forecasting.perturbations import Perturbation, check_reach
 from aeris.model.config import ModelConfig
 from aeris.model.presets import SamplingRecipe, TrainingRecipe
 from aeris.run import Run
@@ -87,6 +88,7 @@ def forecast(
     compile: bool,
     layout: Layout,
     step: str | pd.Timedelta | None,
+    perturb: Perturbation | None,
 ) -> ForecastSpecification:
     """A forecast, with its arguments in the order of `aeris.Cluster.forecast`; initial states in memory are written for the engines.
 
@@ -100,7 +102,8 @@ def forecast(
             "Engines read a checkpoint from its directory",
             "Write one, with aeris.load(..., out=DIRECTORY)",
         )
-    starts, _, _ = check_forecast(opened, initial, times, members, lead, batch, layout, step)
+    starts, _, _ = check_forecast(opened, initial, times, members, lead, batch, layout, step, perturb)
+    check_reach(perturb, initial)
     path = Path(out).absolute()
     return ForecastSpecification(
         layout,
@@ -115,7 +118,8 @@ def forecast(
         sampling,
         precision,
         compile,
-        None if step is None else _as_text(step),
+        step=None if step is None else _as_text(step),
+        perturb=perturb,
     )
 
 

@@ -85,6 +85,24 @@ class Harmonics:
         return grid.reshape(*leading, self.rows, self.columns)
 
 
+def synthesis(coefficients: np.ndarray, colatitude: np.ndarray, columns: int) -> np.ndarray:
+    """Fields from their coefficients on any rows, in double precision and without tables: for a few fields on a grid of any size.
+
+    Args:
+        coefficients: Packed coefficients ``(fields, N)``; the first column stands at the longitude from which they count.
+        colatitude: Colatitudes of the rows in radians, ``(H,)``.
+        columns: Number of equally spaced columns, more than twice the truncation.
+
+    Returns:
+        Float64 ``(fields, H, W)``.
+    """
+    rows, truncation = len(colatitude), (int(np.sqrt(8 * coefficients.shape[-1] + 1)) - 3) // 2
+    rings = {"nphi": np.full(rows, columns, np.uintp), "phi0": np.zeros(rows), "ringstart": np.arange(rows, dtype=np.uintp) * columns}
+    alm = np.ascontiguousarray(coefficients, np.complex128)[:, None]
+    maps = ducc0.sht.synthesis(alm=alm, theta=np.asarray(colatitude, np.float64), lmax=truncation, spin=0, **rings)
+    return maps.reshape(len(alm), rows, columns)
+
+
 def degree_order(truncation: int) -> tuple[np.ndarray, np.ndarray]:
     """Degree and order of each packed coefficient."""
     order = np.repeat(np.arange(truncation + 1), np.arange(truncation + 1, 0, -1))

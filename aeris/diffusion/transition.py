@@ -36,9 +36,13 @@ def transition(
         recipe: The sampler.
         draw: Makes its noise.
     """
+
+    def noise(purpose: str, *place: int) -> Tensor:
+        return fields.masked(recipe.inflation * draw(purpose, *place))
+
     condition = fields.condition(states, times, times + interval)
     again = "second noise" if recipe.solver == "consistency" else "churn"
-    following = solver.sampler(fields.masked(draw("sampling noise")), recipe, lambda number: fields.masked(draw(again, number)))
+    following = solver.sampler(noise("sampling noise"), recipe, lambda number: noise(again, number))
     try:
         x, _ = next(following)
         while True:

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -25,6 +25,7 @@ from aeris.data.grid import Grid, drop_pole_row, restore_pole_row
 from aeris.data.states import stack
 from aeris.data.variables import VARIABLES, parse_channel
 from aeris.errors import StoreError
+from aeris.model.presets import SamplingRecipe
 
 FORMAT = 1
 TILE = (180, 360)
@@ -79,7 +80,7 @@ class Archive:
         Raises:
             StoreError: Something else is in the way, or a forecast of another configuration.
         """
-        asked = json.loads(json.dumps(configuration))
+        asked = _plain(configuration)
         if self.path.exists():
             _check_same(self.path, asked)
             return
@@ -152,6 +153,12 @@ def _levels(channels: Sequence[str]) -> dict[str, list[int | None]]:
     return levels
 
 
+def _plain(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration is after it was written and read."""
+    plain: dict[str, Any] = json.loads(json.dumps(configuration))
+    return plain
+
+
 def _check_same(path: Path, asked: dict[str, Any]) -> None:
     try:
         found = dict(zarr.open_group(path, mode="r").attrs).get("forecast")
@@ -161,6 +168,8 @@ def _check_same(path: Path, asked: dict[str, Any]) -> None:
         raise StoreError(
             f"{path} exists and is no forecast archive", "A forecast never replaces what is there", "Choose another name for out"
         )
+    if "sampling" in found:  # an older archive lacks what was added since; it had the defaults
+        found = {**found, "sampling": _plain(asdict(SamplingRecipe(**found["sampling"])))}
     differing = [name for name in {**asked, **found} if asked.get(name) != found.get(name)]
     if differing:
         name = differing[0]

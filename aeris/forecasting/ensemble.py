@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from aeris.data.states import channels_of, check_state, fill_land, stack
 from aeris.errors import ConfigurationError, DataError
 from aeris.forecasting.archive import Archive, open_forecast
 from aeris.forecasting.course import Move, course, needed, told
+from aeris.forecasting.perturbations import InitialStates, PastDifferences, Perturbation
 from aeris.forecasting.rollout import Ensemble, Forecaster, rollout
 from aeris.model.presets import SamplingRecipe
 from aeris.model.quadrants import to_pixels
@@ -44,6 +46,7 @@ def forecast(
     layout: Layout | None = None,
     progress: bool = True,
     step: str | pd.Timedelta | None = None,
+    perturb: Perturbation | None = None,
 ) -> xr.Dataset:
     """Draws an ensemble from each initial time and writes it into an archive, or goes on with one that was interrupted.
 
@@ -69,24 +72,27 @@ def forecast(
         step: Length of the steps of a model that knows several, at whose multiples the leads are; None takes the model's first interval.
             ``"fewest"`` has a lead at every multiple of that, each reached in as few steps as can be: neighbouring leads of a member
             then come from different steps, and a member is no course of the weather.
+        perturb: By what members begin apart from the initial state, of `aeris.forecasting.perturbations`; None lets all begin there.
 
     Returns:
         The archive, lazy, as `aeris.open_forecast` gives it.
 
     Raises:
         CheckpointError: The checkpoint is unfinished or damaged.
-        ConfigurationError: Lead, step, members, batch or sampler cannot work.
-        DataError: The initial states lack a time or channel, or stand on another grid.
+        ConfigurationError: Lead, step, members, batch, sampler or perturbation cannot work.
+        DataError: The initial states lack a time or channel, or stand on another grid, or past states are too few.
         StoreError: `out` holds something else, or the disk is full.
     """
     opened = open_checkpoint(checkpoint)
     layout = layout or Layout()
-    starts, moves, states = check_forecast(opened, initial, times, members, lead, batch, layout, step)
+    starts, moves, analyses = check_forecast(opened, initial, times, members, lead, batch, layout, step, perturb)
     groups = Groups.join(layout, devices.choose())
     forecaster = Forecaster(opened, sampling, precision, compile, groups)
     leads = np.array([move.end for move in moves]) * opened.interval.astype("timedelta64[ns]")
     archive = Archive(Path(out), tuple(opened.statistics.channels), opened.geography.grid, starts, members, min(batch, members), leads)
     configuration = {**_configuration(opened, forecaster, archive, seed, batch, precision, compile), **told(moves, opened.interval)}
+    if perturb is not None:  # archives of before there were any go on
+        configuration["perturb"] = asdict(perturb)
     groups.agree(configuration, "what to forecast")
     if groups.rank == 0:
         archive.lay_out(configuration)
@@ -98,7 +104,7 @@ def forecast(
     bar = tqdm(total=len(tasks) * len(leads), desc="forecasting", unit="step", disable=not progress or groups.rank > 0)
     with bar, watch(groups, archive.path.with_name(f"{archive.path.stem}.engines"), lambda: bar.n):
         for first in range(0, len(own), layout.pp):
-            _run_tasks(forecaster, archive, states, own[first : first + layout.pp], moves, seed, batch, bar)
+            _run_tasks(forecaster, archive, analyses, own[first : first + layout.pp], moves, seed, batch, bar)
     groups.barrier()
     return open_forecast(out)
 
@@ -112,17 +118,24 @@ def check_forecast(
     batch: int,
     layout: Layout,
     step: str | pd.Timedelta | None = None,
-) -> tuple[np.ndarray, list[Move], np.ndarray]:
+    perturb: Perturbation | None = None,
+) -> tuple[np.ndarray, list[Move], InitialStates]:
     """Initial times, steps and initial states of a forecast, all checked as :func:`forecast` describes.
 
     Raises:
-        ConfigurationError: Lead, step, members, batch or layout cannot work.
-        DataError: The initial states lack a time or channel, or stand on another grid.
+        ConfigurationError: Lead, step, members, batch, layout or perturbation cannot work.
+        DataError: The initial states lack a time or channel, or stand on another grid, or past states are too few.
     """
     moves, starts = course(checkpoint, lead, step), _times(times)
     _check_counts(members, batch)
     layout.check(checkpoint.model)
-    return starts, moves, initial_states(initial, checkpoint, starts)
+    initial = _opened(initial)
+    states = initial_states(initial, checkpoint, starts)
+    if not isinstance(perturb, PastDifferences):
+        return starts, moves, InitialStates(states, starts, checkpoint, perturb)
+    past = initial if perturb.past is None else _opened(perturb.past)
+    read = partial(initial_states, past, checkpoint)
+    return starts, moves, InitialStates(states, starts, checkpoint, perturb, past.time.values, read, members)
 
 
 def open_checkpoint(checkpoint: str | Path | Run | Checkpoint) -> Checkpoint:
@@ -137,7 +150,14 @@ Task = tuple[tuple[int, int], int]
 
 
 def _run_tasks(
-    forecaster: Forecaster, archive: Archive, states: np.ndarray, tasks: list[Task], moves: list[Move], seed: int, slots: int, bar: tqdm
+    forecaster: Forecaster,
+    archive: Archive,
+    analyses: InitialStates,
+    tasks: list[Task],
+    moves: list[Move],
+    seed: int,
+    slots: int,
+    bar: tqdm,
 ) -> None:
     """Rolls groups of members out together, each from where its ledger stands, and writes them as they come."""
     replicas = forecaster.groups.layout.dp
@@ -147,7 +167,7 @@ def _run_tasks(
         # A batch of fixed size gives each member the same bits however many run with it.
         members += [members[-1]] * (slots - len(members))
         begins = needed(moves, done) if forecaster.pipeline.has_first else ()
-        tokens = {lead: _first_states(forecaster, archive, states[time], time, group, moves, lead, slots) for lead in begins}
+        tokens = {lead: _first_states(forecaster, archive, analyses, time, group, moves, lead, seed, slots) for lead in begins}
         ensembles.append(Ensemble(archive.times[time], members, tokens, done))
         bar.update(done * replicas)
     for ensemble in rollout(forecaster, ensembles, moves, seed):
@@ -157,13 +177,21 @@ def _run_tasks(
 
 
 def _first_states(
-    forecaster: Forecaster, archive: Archive, state_CHW: np.ndarray, time: int, group: int, moves: list[Move], lead: int, slots: int
+    forecaster: Forecaster,
+    archive: Archive,
+    analyses: InitialStates,
+    time: int,
+    group: int,
+    moves: list[Move],
+    lead: int,
+    seed: int,
+    slots: int,
 ) -> Tensor:
     """The states of a group of members from which steps begin: the initial ones or those at a lead, filled up to a whole batch."""
-    count = len(archive.numbers(group))
+    numbers = archive.numbers(group)
     index = next((number for number, move in enumerate(moves) if move.end == lead), None)
-    states = np.repeat(state_CHW[None], count, axis=0) if index is None else archive.read(time, group, index)
-    states = np.concatenate([states, np.repeat(states[-1:], slots - count, axis=0)])
+    states = analyses.of(time, numbers, seed) if index is None else archive.read(time, group, index)
+    states = np.concatenate([states, np.repeat(states[-1:], slots - len(numbers), axis=0)])
     return forecaster.fields.whole_tokens(torch.from_numpy(states).to(forecaster.device.torch_device, forecaster.fields.dtype))
 
 
@@ -209,11 +237,7 @@ def initial_states(initial: xr.Dataset | str | Path, checkpoint: Checkpoint, tim
     Raises:
         DataError: A channel or time is missing, the grid is another, or a value is missing or not physical.
     """
-    if not isinstance(initial, xr.Dataset):
-        from aeris.data.sources import open_era5
-
-        initial = open_era5(initial)
-    ds = _on_grid(initial, checkpoint.geography.grid)
+    ds = _on_grid(_opened(initial), checkpoint.geography.grid)
     channels = checkpoint.statistics.channels
     _check_channels(ds, channels)
     missing = [str(time) for time in times if time not in ds.time.values]
@@ -227,6 +251,14 @@ def initial_states(initial: xr.Dataset | str | Path, checkpoint: Checkpoint, tim
     for state, time in zip(states, times, strict=True):
         check_state(state, channels, None, time)
     return states
+
+
+def _opened(source: xr.Dataset | str | Path) -> xr.Dataset:
+    if isinstance(source, xr.Dataset):
+        return source
+    from aeris.data.sources import open_era5
+
+    return open_era5(source)
 
 
 def _on_grid(ds: xr.Dataset, grid: Grid) -> xr.Dataset:

@@ -80,7 +80,7 @@ class Forecaster:
     ) -> None:
         self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.open(checkpoint)
         self.recipe = recipe or self.checkpoint.sampling
-        _check_sampler(self.recipe, self.checkpoint)
+        check_sampler(self.recipe, self.checkpoint)
         self.device, self.groups = devices.choose(), groups or Groups.alone()
         self.device.reuse_freed_memory()
         model, layout = self.checkpoint.model, self.groups.layout
@@ -133,8 +133,12 @@ class Forecaster:
         return transition(fields, ensemble.states[move.begin], times, move.span * interval, self.recipe, draw)
 
 
-def _check_sampler(recipe: SamplingRecipe, checkpoint: Checkpoint) -> None:
-    """Refuses a sampler that asks for what the network was not trained for."""
+def check_sampler(recipe: SamplingRecipe, checkpoint: Checkpoint) -> None:
+    """Refuses a sampler that asks for what the network was not trained for.
+
+    Raises:
+        ConfigurationError: It begins with noise that the network has not seen, leaves the levels that it was tuned at, or is not for it.
+    """
     check_solver(recipe, checkpoint.training.objective)
     low, high = checkpoint.training.noise
     first, last = recipe.noise[1], recipe.noise[1] if recipe.steps == 1 else recipe.noise[0]

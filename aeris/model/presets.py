@@ -165,6 +165,8 @@ class SamplingRecipe:
         rho: Curvature of the levels between them; with infinity they are evenly spaced in the logarithm.
         churn: Fraction by which tan t is raised before a step, spread over the steps; 0 is off.
         churn_range: Values of tan t between which churn acts.
+        inflation: Deviation of all noise that is drawn, its start as well as what is added on the way; 1 is that of the training. Above it
+            the ensemble is wider than the network has learned (S_noise of EDM, arXiv 2206.00364, algorithm 2).
     """
 
     solver: Literal["heun", "dpm2s", "dpm2m", "consistency"] = "dpm2m"
@@ -173,6 +175,7 @@ class SamplingRecipe:
     rho: float = 10.0
     churn: float = 0.0
     churn_range: tuple[float, float] = (0.0, float("inf"))
+    inflation: float = 1.0
 
     def __post_init__(self) -> None:
         least = 1 if self.solver == "consistency" else 2
@@ -191,6 +194,12 @@ class SamplingRecipe:
                 f"solver={self.solver!r} with churn={self.churn}",
                 "The multistep solver extrapolates along one path, which churn leaves; a consistency model draws new noise at every level",
                 "Use churn=0, or 'dpm2s'",
+            )
+        if not 0.5 <= self.inflation <= 2:
+            raise ConfigurationError(
+                f"inflation={self.inflation}",
+                "Noise with another deviation than that of the training takes the network where it has not been; it lies between 0.5 and 2",
+                "Use 1, or what aeris.tune finds",
             )
 
 

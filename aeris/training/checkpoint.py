@@ -20,7 +20,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Container, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -39,7 +39,7 @@ from aeris.interop.swift import SwiftConfig, SwiftNetwork
 from aeris.model.config import ModelConfig
 from aeris.model.fields import Geography
 from aeris.model.network import Network
-from aeris.model.presets import SamplingRecipe, TrainingRecipe
+from aeris.model.presets import SamplingRecipe, TrainingRecipe, check_solver
 from aeris.run import Run
 from aeris.swipe import Groups
 
@@ -149,6 +149,29 @@ class Checkpoint:
         """Checksum of the averaged weights, with which a forecast is drawn."""
         sums = [self.files[file]["sha256"] for file in self._named("average")]
         return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
+
+    def recommend(self, sampling: SamplingRecipe) -> Checkpoint:
+        """Makes a sampler the one that is used unless another is asked for.
+
+        The manifest is written anew, by an atomic rename; tensors and their checksums stay as they are. Later checkpoints of the same run
+        recommend what the run was begun with.
+
+        Raises:
+            ConfigurationError: The sampler is not for such a network.
+            StoreError: The manifest cannot be written.
+        """
+        check_solver(sampling, self.training.objective)
+        file = self.path / "manifest.json"
+        try:
+            manifest = json.loads(file.read_text())
+            write_whole(file, [json.dumps({**manifest, "sampling": asdict(sampling)}, indent=1).encode()])
+        except OSError as error:
+            raise StoreError(
+                f"{file} could not be written: {error}",
+                "A sampler is kept in the manifest of a checkpoint that stands in a directory",
+                "Copy the checkpoint to where it can be written",
+            ) from error
+        return replace(self, sampling=sampling)
 
     @property
     def geography(self) -> Geography:

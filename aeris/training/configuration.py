@@ -191,11 +191,8 @@ def start_run(path: Path, configuration: Configuration, store: Store, layout: La
 
 def _check_same(path: Path, asked: dict[str, Any], found: dict[str, Any]) -> None:
     # A run of an older version lacks what was added since; it had the defaults.
-    found = {
-        **found,
-        "model": json.loads(json.dumps(asdict(ModelConfig(**found["model"])))),
-        "recipe": json.loads(json.dumps(asdict(TrainingRecipe(**found["recipe"])))),
-    }
+    made = {"model": ModelConfig, "recipe": TrainingRecipe, "sampling": SamplingRecipe}
+    found = {**found, **{name: json.loads(json.dumps(asdict(kind(**found[name])))) for name, kind in made.items()}}
     differing = [name for name in asked if _identity(asked, name) != _identity(found, name)]
     if differing:
         name = differing[0]

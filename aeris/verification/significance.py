@@ -60,7 +60,7 @@ def compare(
         DataError: There is no such system, or there are too few initial times for blocks of that length.
     """
     _check(means, score, (system, reference), confidence, draws)
-    blocks = _blocks(means, block)
+    blocks = block_lengths(means, block)
     rng = np.random.default_rng(seed)
     found: dict[str, xr.DataArray] = {}
     times = means.sizes["time"]
@@ -81,7 +81,40 @@ def compare(
     )
 
 
-def _check(means: xr.Dataset, score: str, systems: tuple[str, str], confidence: float, draws: int) -> None:
+def intervals(
+    means: xr.Dataset, score: str, *, confidence: float = 0.95, draws: int = 1000, block: int | None = None, seed: int = 0
+) -> xr.Dataset:
+    """A score of every system by itself, with the interval that chance leaves; two systems are told apart by `compare` alone.
+
+    Arguments are those of `compare`.
+
+    Returns:
+        Dataset with ``value.*``, ``low.*`` and ``high.*`` by variable, ``(system, prediction_timedelta, [level,] [region])``, in the unit
+        of the score.
+
+    Raises:
+        ConfigurationError: There is no such score, or numbers that make no sense.
+        DataError: There are too few initial times for blocks of that length.
+    """
+    _check(means, score, (), confidence, draws)
+    blocks = block_lengths(means, block)
+    rng = np.random.default_rng(seed)
+    drawn = {int(length): _drawn(means.sizes["time"], int(length), draws, rng) for length in np.unique(blocks)}
+    found: dict[str, xr.DataArray] = {}
+    for name, field in means.data_vars.items():
+        statistics = field.sel(statistic=list(METRICS[score].statistics))
+        area = field.sel(statistic=AREA, drop=True).where(statistics.notnull().all("statistic")).fillna(0.0)
+        leads = []
+        for lead, length in enumerate(blocks):
+            here, weights = statistics.isel({LEAD: lead}), area.isel({LEAD: lead})
+            low, high = _ends(_score(here, weights.drop_vars("time") * drawn[int(length)], METRICS[score]), confidence)
+            leads.append(xr.Dataset({"value": _score(here, weights, METRICS[score]), "low": low, "high": high}))
+        units = field.attrs.get("units", "") if METRICS[score].in_units else "1"
+        found |= {f"{part}.{name}": values.assign_attrs(units=units) for part, values in xr.concat(leads, LEAD).items()}
+    return xr.Dataset(found, attrs={"score": score, "confidence": confidence, "blocks": blocks.tolist()})
+
+
+def _check(means: xr.Dataset, score: str, systems: tuple[str, ...], confidence: float, draws: int) -> None:
     if score not in METRICS or not set(METRICS[score].statistics) <= set(means.statistic.values):
         possible = [name for name, metric in METRICS.items() if set(metric.statistics) <= set(means.statistic.values)]
         raise ConfigurationError(f"score={score!r}", f"These statistics give {', '.join(possible)}", "Choose one of them")
@@ -98,8 +131,16 @@ def _check(means: xr.Dataset, score: str, systems: tuple[str, str], confidence: 
         )
 
 
-def _blocks(means: xr.Dataset, block: int | None) -> np.ndarray:
-    """Length of the blocks for each lead."""
+def block_lengths(means: xr.Dataset, block: int | None = None) -> np.ndarray:
+    """Length of the blocks for each lead.
+
+    Args:
+        means: Anything with the coordinates ``time`` and ``prediction_timedelta``.
+        block: As for `compare`.
+
+    Raises:
+        DataError: There are too few initial times.
+    """
     times = means.sizes["time"]
     if times < FEWEST:
         raise DataError(f"There are {times} initial times", f"A comparison needs at least {FEWEST}", "Forecast from more dates")
@@ -132,22 +173,31 @@ def _at_lead(pair: xr.DataArray, area: xr.DataArray, metric: Metric, drawn: xr.D
     """Difference and interval at one lead."""
 
     def scores(weights: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-        total = weights.sum("time")
-        means = (pair.fillna(0.0) * weights).sum("time") / total.where(total > 0)
-        values = metric.of_means(*(means.sel(statistic=name, drop=True) for name in metric.statistics))
+        values = _score(pair, weights, metric)
         return values.isel(system=0, drop=True), values.isel(system=1, drop=True)
 
     def relative(own: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
         return (metric.loss(own) / metric.loss(other) if metric.loss else own / other) - 1
 
     own, other = scores(area)
-    chance = relative(*scores(area.drop_vars("time") * drawn))
-    known = chance.notnull().any("draw")
-    ends = chance.where(known, 0.0).quantile([(1 - confidence) / 2, (1 + confidence) / 2], "draw").where(known)
-    low, high = (ends.isel(quantile=end, drop=True) for end in (0, 1))
+    low, high = _ends(relative(*scores(area.drop_vars("time") * drawn)), confidence)
     return xr.Dataset(
         {"difference": own - other, "relative": relative(own, other), "low": low, "high": high, "dates": (area > 0).sum("time")}
     )
+
+
+def _score(statistics: xr.DataArray, weights: xr.DataArray, metric: Metric) -> xr.DataArray:
+    """The score of statistics averaged over initial times with these weights."""
+    total = weights.sum("time")
+    means = (statistics.fillna(0.0) * weights).sum("time") / total.where(total > 0)
+    return metric.of_means(*(means.sel(statistic=name, drop=True) for name in metric.statistics))
+
+
+def _ends(chance: xr.DataArray, confidence: float) -> tuple[xr.DataArray, xr.DataArray]:
+    """Ends of the interval between percentiles of the draws."""
+    known = chance.notnull().any("draw")
+    ends = chance.where(known, 0.0).quantile([(1 - confidence) / 2, (1 + confidence) / 2], "draw").where(known)
+    return ends.isel(quantile=0, drop=True), ends.isel(quantile=1, drop=True)
 
 
 def _p_values(pair: xr.DataArray, means: xr.Dataset) -> xr.DataArray:

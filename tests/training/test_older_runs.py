@@ -25,6 +25,7 @@ def test_an_option_that_was_not_there_is_taken_at_its_default(small_store, tmp_p
     written = json.loads((tmp_path / "run" / "run.json").read_text())
     for name in ("norm_eps", "position_rows"):
         del written["model"][name]
+    del written["sampling"]["inflation"]
     (tmp_path / "run" / "run.json").write_text(json.dumps(written))
     begun(small_store, tmp_path / "run")
     with pytest.raises(ConfigurationError, match="model="):

@@ -10,7 +10,7 @@ from test_scores import LEAD, refused
 
 from aeris.errors import ConfigurationError, DataError
 from aeris.verification.scores import mean_statistics, scores_of
-from aeris.verification.significance import compare
+from aeris.verification.significance import compare, intervals
 
 
 def statistics(own: np.ndarray, other: np.ndarray, hours: int = 24, lead: int = 24) -> xr.Dataset:
@@ -139,3 +139,21 @@ def test_what_cannot_be_compared_is_refused(beside):
         compare(means, "rmse", block=10)
     with refused(ConfigurationError, "draws=3"):
         compare(means, "rmse", draws=3)
+
+
+def test_the_interval_of_one_score_is_that_of_its_mean(beside):
+    """Of independent dates in blocks of one: 1.96 standard errors on both sides, of a mean, and of the root of one by its derivative."""
+    rng = np.random.default_rng(0)
+    squared = rng.gamma(4.0, size=200)
+    means = statistics(squared, 2 * squared)
+    found = intervals(means, "rmse", block=1, draws=4000)
+    error = 1.96 * squared.std() / np.sqrt(200) / (2 * np.sqrt(squared.mean()))
+    for system, factor in (("forecast", 1.0), ("persistence", np.sqrt(2.0))):
+        value, low, high = (float(found[f"{part}.x"].sel(system=system).squeeze()) for part in ("value", "low", "high"))
+        assert value == pytest.approx(factor * np.sqrt(squared.mean()))
+        assert [value - low, high - value] == pytest.approx([factor * error] * 2, rel=0.1)
+    of_fields = mean_statistics(*beside(dates=16, shape=(4, 8)), regions=["global", "northern-hemisphere"])
+    found, s = intervals(of_fields, "crps"), scores_of(of_fields)
+    for name in ("geopotential", "2m_temperature"):
+        xr.testing.assert_allclose(found[f"value.{name}"].transpose(*s[f"crps.{name}"].dims), s[f"crps.{name}"])
+    assert found["low.geopotential"].attrs["units"] == "m**2 s**-2"
