@@ -21,7 +21,7 @@ from aeris.model.presets import SamplingRecipe, sampling_consistency
 from aeris.swipe import Layout
 from aeris.training.checkpoint import Checkpoint
 
-FIELDS = SimpleNamespace(masked=lambda tokens: tokens, condition=lambda *given: None, next_state=lambda state, residual: residual)
+FIELDS = SimpleNamespace(masked=lambda tokens: tokens, condition=lambda *given: None, next_state=lambda state, residual, interval: residual)
 """Of a residual that is the state itself."""
 
 

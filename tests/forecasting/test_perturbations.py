@@ -40,7 +40,7 @@ def begins(run, small_world):
 
     def of(perturb, members: int = 4) -> InitialStates:
         return check_forecast(
-            Checkpoint.open(run.path), small_world, small_world.time.values[[30, 33]], members, "6h", 2, Layout(), perturb
+            Checkpoint.open(run.path), small_world, small_world.time.values[[30, 33]], members, "6h", 2, Layout(), perturb=perturb
         )[2]
 
     return of
