@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from scores.probability import crps_for_ensemble
 
-from aeris.diffusion.crps import bends, weighted_crps
+from aeris.diffusion.crps import weighted_crps
 
 SHAPE = (2, 3, 4)  # sample, token, channel
 
@@ -72,14 +72,3 @@ def test_two_members_suffice_to_find_mean_and_deviation_of_the_truth():
         optimizer.step()
     assert float(mean) == pytest.approx(1.5, abs=0.03)
     assert abs(float(deviation)) == pytest.approx(0.7, abs=0.03)
-
-
-def test_bends_of_parabolas_are_their_second_derivative_and_reach_into_no_other_quadrant():
-    width, slopes = 4, torch.tensor([[1.0, -2.0], [0.5, 3.0], [7.0, 0.0]], dtype=torch.float64)  # quadrant, channel
-    along = torch.arange(width, dtype=torch.float64)
-    quadrants = [slope * along[:, None] ** 2 + 5 * along[:, None] + 100 * number for number, slope in enumerate(slopes)]
-    pixels = torch.stack([torch.cat([quadrant, -quadrant]) for quadrant in quadrants])  # two rows each
-    found = bends(pixels, width)
-    assert found.shape == (3, 2, width - 2, 2)
-    expected = 2 * slopes[:, None, None] * torch.tensor([1.0, -1.0], dtype=torch.float64)[:, None, None]
-    torch.testing.assert_close(found, expected.expand_as(found))

@@ -16,6 +16,7 @@ from earth import TIMES, assert_same, dataset, write_configuration, write_statis
 from torch import Tensor
 
 import aeris
+from aeris.cluster import requests
 from aeris.cli import main
 from aeris.data.forcing import toa_incident_solar_radiation
 from aeris.data.states import stack
@@ -313,7 +314,7 @@ def test_the_command_writes_a_checkpoint_that_holds_the_same(folder, planet, tmp
 def test_engines_are_not_sent_what_is_in_memory_alone(folder, planet):
     loaded = aeris.load("swift", path=folder, static=planet)
     with pytest.raises(ConfigurationError, match=r"in this process's memory.*aeris\.load\(\.\.\., out="):
-        aeris.Cluster.forecast(None, loaded, planet, TIMES[:1])
+        requests.forecast(loaded, planet, TIMES[:1], 2, "6h", "f.zarr", 0, 2, None, "float32", False, aeris.Layout(), None, None)
 
 
 def test_a_model_by_diffusion_is_sampled_as_there(folder, planet):
