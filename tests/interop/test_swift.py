@@ -16,8 +16,8 @@ from earth import TIMES, assert_same, dataset, write_configuration, write_statis
 from torch import Tensor
 
 import aeris
-from aeris.cluster import requests
 from aeris.cli import main
+from aeris.cluster import requests
 from aeris.data.forcing import toa_incident_solar_radiation
 from aeris.data.states import stack
 from aeris.data.variables import RADIATION, STATIC, state_channels
