@@ -28,7 +28,7 @@ from aeris.errors import ConfigurationError, DataError, StoreError
 from aeris.forecasting.ensemble import check_forecast, forecast, open_checkpoint
 from aeris.forecasting.rollout import check_sampler
 from aeris.forecasting.weights import BUNDLED
-from aeris.model.presets import Diffusion, SamplingRecipe
+from aeris.model.presets import Diffusion, SamplingRecipe, tuples_of
 from aeris.progress import tqdm
 from aeris.run import Run
 from aeris.swipe import Layout
@@ -355,5 +355,4 @@ def _texts(recipes: Sequence[SamplingRecipe]) -> np.ndarray:
 
 
 def _recipe(text: str) -> SamplingRecipe:
-    content: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(text).items()}
-    return SamplingRecipe(**content)
+    return SamplingRecipe(**tuples_of(json.loads(text)))

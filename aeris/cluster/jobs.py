@@ -13,7 +13,7 @@ from typing import Any, Self
 from aeris.errors import EngineLost
 from aeris.forecasting.perturbations import Perturbation, perturbation_of_json
 from aeris.model.config import ModelConfig
-from aeris.model.presets import SamplingRecipe, TrainingRecipe
+from aeris.model.presets import SamplingRecipe, TrainingRecipe, tuples_of
 from aeris.swipe import Layout
 from aeris.swipe.plan import legal_layouts
 
@@ -40,8 +40,8 @@ class Specification:
         """Inverse of :meth:`to_json`."""
         homes: dict[str, Callable[..., Any]] = {"layout": Layout, "model": ModelConfig, "recipe": TrainingRecipe}
         homes |= {"sampling": SamplingRecipe, "perturb": perturbation_of_json}
-        values = _tuples({field.name: content[field.name] for field in fields(cls) if field.name in content})
-        made = {name: home(**_tuples(values[name])) for name, home in homes.items() if values.get(name) is not None}
+        values = tuples_of({field.name: content[field.name] for field in fields(cls) if field.name in content})
+        made = {name: home(**tuples_of(values[name])) for name, home in homes.items() if values.get(name) is not None}
         return cls(**{**values, **made})
 
     def carry_out(self) -> str:
@@ -134,8 +134,3 @@ class ForecastSpecification(Specification):
     def on(self, engines: int) -> Self:
         """The same on fewer engines, each drawing whole members."""
         return replace(self, layout=Layout(dp=engines))
-
-
-def _tuples(value: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON's lists as the tuples that dataclasses hold."""
-    return {name: tuple(entry) if isinstance(entry, list) else entry for name, entry in value.items()}

@@ -30,6 +30,7 @@ from aeris.data.states import fill_land
 from aeris.data.variables import parse_channel
 from aeris.diffusion import noise
 from aeris.errors import ConfigurationError, DataError
+from aeris.model.presets import tuples_of
 from aeris.training.checkpoint import Checkpoint
 
 HUMIDITY = "specific_humidity"
@@ -110,8 +111,7 @@ def perturbation_of_json(**content: Any) -> Perturbation:
         raise ConfigurationError(
             f"perturb={content}", f"A perturbation is one of {sorted(KINDS)}", "Use the version of aeris that wrote it"
         )
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
-    return made(**values)
+    return made(**tuples_of(content))
 
 
 def _check_scale(scale: float) -> None:

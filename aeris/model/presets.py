@@ -151,7 +151,12 @@ def _objective_of_json(content: Mapping[str, Any]) -> Objective:
         raise ConfigurationError(
             f"objective={dict(content)}", f"An objective is one of {sorted(OBJECTIVES)}", "Use the version of aeris that wrote it"
         )
-    return made(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
+    return made(**tuples_of(content))
+
+
+def tuples_of(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a frozen dataclass as they come out of JSON, its lists as the tuples that they were."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
 
 
 @dataclass(frozen=True)

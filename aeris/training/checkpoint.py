@@ -39,7 +39,7 @@ from aeris.interop.swift import SwiftConfig, SwiftNetwork
 from aeris.model.config import ModelConfig
 from aeris.model.fields import Geography
 from aeris.model.network import Network
-from aeris.model.presets import SamplingRecipe, TrainingRecipe, check_solver
+from aeris.model.presets import SamplingRecipe, TrainingRecipe, check_solver, tuples_of
 from aeris.run import Run
 from aeris.swipe import Groups
 
@@ -96,8 +96,8 @@ class Checkpoint:
             images=manifest["images"],
             skipped=manifest["skipped"],
             model=NETWORKS[manifest.get("network", "aeris")](**manifest["model"]),
-            training=TrainingRecipe(**_tuples(manifest["training"])),
-            sampling=SamplingRecipe(**_tuples(manifest["sampling"])),
+            training=TrainingRecipe(**tuples_of(manifest["training"])),
+            sampling=SamplingRecipe(**tuples_of(manifest["sampling"])),
             interval=np.timedelta64(manifest["interval_seconds"], "s"),
             statistics=Statistics.from_dict(manifest["statistics"]),
         )
@@ -193,11 +193,6 @@ def _resolve(path: Path) -> Path:
         "A checkpoint is a directory with manifest.json, which is written last; a run holds some in checkpoints/",
         "Name a run, or one of its checkpoints/step-*",
     )
-
-
-def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON's lists as the tuples of a frozen dataclass."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def save(checkpoint: Checkpoint, tensors: Mapping[str, Mapping[str, Tensor]], geography: Geography, groups: Groups | None = None) -> None:

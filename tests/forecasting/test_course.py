@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from test_ensemble import MODEL, SAMPLING, same, trained
+from test_ensemble import MODEL, SAMPLING, asking, same, trained
 
-import aeris
 from aeris.diffusion import noise
 from aeris.errors import ConfigurationError, StoreError
 from aeris.forecasting.archive import Archive
@@ -65,14 +64,7 @@ def run(intervals_store, tmp_path_factory):
 
 @pytest.fixture
 def ask(run, small_world, tmp_path):
-    """Asks for a forecast of two days with small defaults."""
-
-    def asked(name="forecast.zarr", **changes):
-        defaults = {"times": small_world.time.values[[2, 7]], "members": 3, "lead": "48h", "batch": 2, "seed": 1, "progress": False}
-        arguments = {"checkpoint": run, "initial": small_world, "precision": "float32", **defaults, **changes}
-        return aeris.forecast(out=tmp_path / name, **arguments)
-
-    return asked
+    return asking(run, small_world, tmp_path, "48h")
 
 
 def hours(fc) -> list[float]:

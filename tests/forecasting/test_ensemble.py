@@ -36,16 +36,20 @@ def run(small_store, tmp_path_factory) -> Run:
     return trained(small_store, tmp_path_factory.mktemp("runs") / "run")
 
 
-@pytest.fixture
-def ask(run, small_world, tmp_path):
-    """Asks for a forecast with small defaults."""
+def asking(run, world, folder, lead, times=(2, 7)):
+    """Asks for forecasts with small defaults."""
 
     def asked(name="forecast.zarr", **changes):
-        defaults = {"times": small_world.time.values[[2, 7]], "members": 3, "lead": "18h", "batch": 2, "seed": 1, "progress": False}
-        arguments = {"checkpoint": run, "initial": small_world, "precision": "float32", **defaults, **changes}
-        return aeris.forecast(out=tmp_path / name, **arguments)
+        defaults = {"times": world.time.values[list(times)], "members": 3, "lead": lead, "batch": 2, "seed": 1, "progress": False}
+        arguments = {"checkpoint": run, "initial": world, "precision": "float32", **defaults, **changes}
+        return aeris.forecast(out=folder / name, **arguments)
 
     return asked
+
+
+@pytest.fixture
+def ask(run, small_world, tmp_path):
+    return asking(run, small_world, tmp_path, "18h")
 
 
 def same(one: xr.Dataset, two: xr.Dataset) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import xarray as xr
-from test_ensemble import same, trained
+from test_ensemble import asking, same, trained
 
 import aeris
 from aeris.cli import main
@@ -162,12 +162,7 @@ def test_physical_limits_hold():
 
 @pytest.fixture
 def ask(run, small_world, tmp_path):
-    def asked(name: str = "forecast.zarr", **changes):
-        defaults = {"times": small_world.time.values[[30, 33]], "members": 3, "lead": "12h", "batch": 2, "seed": 1, "progress": False}
-        arguments = {"checkpoint": run, "initial": small_world, "precision": "float32", **defaults, **changes}
-        return aeris.forecast(out=tmp_path / name, **arguments)
-
-    return asked
+    return asking(run, small_world, tmp_path, "12h", (30, 33))
 
 
 def test_without_one_a_forecast_and_what_it_says_of_itself_are_as_before(ask, begins):
