@@ -32,7 +32,17 @@ def weighted_crps(members_M: Sequence[Tensor], target: Tensor, weight: Tensor, t
         weight: Latitude weight · channel weight · mask, ``(..., C)``.
         terms: Images of the whole batch times pixels of the whole grid.
     """
+    return (weight * fair_crps(members_M, target)).sum() / terms
+
+
+def fair_crps(members_M: Sequence[Tensor], target: Tensor) -> Tensor:
+    """Fair CRPS of every number of the target.
+
+    Args:
+        members_M: At least two forecasts, each of the target's shape.
+        target: The truth.
+    """
     count = len(members_M)
     error = torch.stack([(member - target).abs() for member in members_M]).sum(0) / count
     apart = torch.stack([(one - other).abs() for one, other in itertools.combinations(members_M, 2)]).sum(0) / (count * (count - 1))
-    return (weight * (error - apart)).sum() / terms
+    return error - apart

@@ -116,17 +116,25 @@ class Fields:
         mask[self.channels.index(SEA)] = torch.as_tensor(self.geography.sea_mask, device=self.device).to(self.dtype)
         return self.whole_tokens(mask[None])[0]
 
+    def channel_weight(self, channels: Literal["uniform", "paper"]) -> Tensor:
+        """Weights of the channels in a loss, ``(C,)``; they add up to one.
+
+        Args:
+            channels: Whether all count alike, or as in the paper.
+        """
+        count = len(self.channels)
+        return self._row(channel_weights(self.channels) if channels == "paper" else np.full(count, 1 / count))
+
     def loss_weight(self, channels: Literal["uniform", "paper"]) -> Tensor:
         """Latitude weight · channel weight · mask, ``(R, K, Q, P, C)``; sums to the number of pixels where nothing is masked.
 
         Args:
             channels: Whether all channels count alike, or as in the paper.
         """
-        count = len(self.channels)
-        weights = channel_weights(self.channels) if channels == "paper" else np.full(count, 1 / count)
+        weights = self.channel_weight(channels)
         rows = torch.as_tensor(self.geography.grid.loss_weight, dtype=self.dtype, device=self.device)
         return self.masked(
-            self.whole_tokens((self._row(weights)[:, None, None] * rows[:, None].expand(self.geography.grid.shape))[None])[0]
+            self.whole_tokens((weights[:, None, None] * rows[:, None].expand(self.geography.grid.shape))[None])[0]
         )
 
     @cached_property

@@ -63,10 +63,13 @@ class Crps:
         members: Members of each sample's ensemble.
         curriculum: Images that are rolled out for 1, 2, 3 and more steps, in this order; 0 leaves a length out. What is left of the run
             takes the last length.
+        spectrum: Weight of the CRPS of spherical-harmonic coefficients beside that of pixels (FourCastNet 3, arXiv 2507.12144); 0
+            leaves it out.
     """
 
     members: int = 2
     curriculum: tuple[int, ...] = (400, 400, 0, 400)
+    spectrum: float = 0.0
     kind: Literal["crps"] = "crps"
 
     def __post_init__(self) -> None:
@@ -78,6 +81,8 @@ class Crps:
                 "It is a number of images for rollouts of one step, of two, and so on; none is negative, and the last is not zero",
                 "Use for example (400, 400, 0, 400)",
             )
+        if self.spectrum < 0:
+            raise ConfigurationError(f"spectrum={self.spectrum}", "A weight is not negative", "Use 0, or for example 0.3")
 
     @property
     def lengths(self) -> list[int]:

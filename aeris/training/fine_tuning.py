@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +28,7 @@ from aeris.swipe import Chain, Pipeline, Requests
 from aeris.swipe.chain import gradient_of
 from aeris.training.batches import Batch
 from aeris.training.configuration import Configuration
+from aeris.training.spectrum import Spectrum
 
 Traveller = tuple[slice, int]
 """Some images of a batch, and the number of the member that is drawn for each of them."""
@@ -45,6 +47,8 @@ class CrpsTraining:
         self.configuration, self.fields, self.pipeline = configuration, fields, pipeline
         self.chain = Chain(pipeline)
         self.loss_weight = fields.loss_weight(configuration.recipe.channel_weights)
+        self.channel_weight = fields.channel_weight(configuration.recipe.channel_weights)
+        self.spectrum = Spectrum(fields, pipeline.groups) if self.objective.spectrum and pipeline.has_first else None
         size, channels = configuration.micro_batch, len(fields.channels)
         self.angles = [
             torch.full((size,), angle, dtype=fields.dtype, device=fields.device) for angle in solver.calls(configuration.sampling)
@@ -52,11 +56,16 @@ class CrpsTraining:
         self.answer = torch.empty(*pipeline.tokens(size).shape[:-1], channels, dtype=fields.dtype, device="meta")
 
     @property
-    def members(self) -> int:
-        """Members of a sample's ensemble."""
+    def objective(self) -> Crps:
+        """What the recipe asks for."""
         objective = self.configuration.recipe.objective
         assert isinstance(objective, Crps)
-        return objective.members
+        return objective
+
+    @property
+    def members(self) -> int:
+        """Members of a sample's ensemble."""
+        return self.objective.members
 
     def step(self, batch: Batch) -> Tensor:
         """As `aeris.training.objectives.Objective`."""
@@ -120,12 +129,21 @@ class CrpsTraining:
             parts: The parts.
             ends: Last states of the members of the first part, of the second, and so on; none on a rank without the first stage.
         """
-        loss, leaves = torch.zeros((), dtype=self.fields.dtype, device=self.fields.device), [end.detach().requires_grad_() for end in ends]
-        terms, (_, std) = self.configuration.batch * self.fields.pixel_count, self.fields.scale(batch.lengths[0])
+        leaves = [end.detach().requires_grad_() for end in ends]
+        loss = torch.zeros((), dtype=self.fields.dtype, device=self.fields.device)
         for number, part in enumerate(parts if leaves else ()):
             assert batch.target is not None
             truth = self.fields.tokens(batch.target[part])
-            ensemble = leaves[number * self.members : (number + 1) * self.members]
-            errors = [(member - truth) / std for member in ensemble]
-            loss = loss + weighted_crps(errors, torch.zeros_like(truth), self.loss_weight, terms)
+            loss = loss + self._crps(leaves[number * self.members : (number + 1) * self.members], truth, batch.lengths[0])
         return loss.detach(), list(torch.autograd.grad(loss, leaves)) if leaves else []
+
+    def _crps(self, ensemble: Sequence[Tensor], truth: Tensor, interval: np.timedelta64) -> Tensor:
+        """What the members of some images add to the loss."""
+        _, std = self.fields.scale(interval)
+        errors = [(member - truth) / std for member in ensemble]
+        images = self.configuration.batch
+        loss = weighted_crps(errors, torch.zeros_like(truth), self.loss_weight, images * self.fields.pixel_count)
+        if self.spectrum is None:
+            return loss
+        relative = self.spectrum.relative_crps(errors, (truth - self.fields.mean) / std)
+        return loss + self.objective.spectrum * (self.channel_weight * relative).sum() / images

@@ -18,7 +18,7 @@ import xarray as xr
 from aeris.data.planet_climate import GAS_CONSTANT
 from aeris.data.spherical import ROTATION
 from aeris.errors import DataError
-from aeris.verification.harmonics import Sphere, whole_scalar
+from aeris.data.harmonics import Sphere, whole_scalar
 from aeris.verification.kinetic_energy import flow
 from aeris.verification.pairing import CELLS
 

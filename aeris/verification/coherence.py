@@ -19,7 +19,7 @@ import xarray as xr
 
 from aeris.verification.baselines import System, climatological
 from aeris.verification.climatology import Climatology, climatology_of
-from aeris.verification.harmonics import Sphere, whole_scalar
+from aeris.data.harmonics import Sphere, whole_scalar
 from aeris.verification.pairing import CELLS, LEAD, Case, Gaps, Pairing, pair, pieces, read_case
 from aeris.verification.spectra import left_out_members, whole_maps
 

@@ -17,7 +17,7 @@ import xarray as xr
 from aeris.data.spherical import RADIUS
 from aeris.data.variables import WIND_PAIRS
 from aeris.errors import DataError
-from aeris.verification.harmonics import Sphere, whole_wind
+from aeris.data.harmonics import Sphere, whole_wind
 from aeris.verification.pairing import CELLS, Gaps, Pairing, pair, pieces, read_case
 from aeris.verification.spectra import left_out_members
 
@@ -41,7 +41,7 @@ def kinetic_energy(u: xr.DataArray, v: xr.DataArray) -> xr.DataArray:
 
     Returns:
         Float64 ``(..., part, degree)`` in m² s⁻², `part` being one of `PARTS`; its sum is the mean kinetic energy over the globe for winds
-        without degrees above the largest (`aeris.verification.harmonics.Sphere`).
+        without degrees above the largest (`aeris.data.harmonics.Sphere`).
 
     Raises:
         DataError: The rows are of no kind that can be analysed exactly, or a value is missing.

@@ -8,14 +8,17 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from test_trainer import MODEL, run_of, same, weights
 
+from aeris.data.harmonics import Sphere
 from aeris.data.store import Store, prepare
 from aeris.diffusion import noise
 from aeris.errors import ConfigurationError
 from aeris.forecasting.course import even
 from aeris.forecasting.rollout import Ensemble, Forecaster, rollout
 from aeris.model.presets import Crps, SamplingRecipe, TrainingRecipe
+from aeris.model.quadrants import to_pixels
 from aeris.training.batches import Reader
 from aeris.training.checkpoint import Checkpoint
 from aeris.training.configuration import configure
@@ -26,8 +29,14 @@ SAMPLING = SamplingRecipe(steps=2, noise=(1.0, 200.0))
 RECIPE = TrainingRecipe(warmup_images=8, objective=Crps(curriculum=(4, 8, 12)))
 
 
-def trainer_of(store: Store, curriculum: tuple[int, ...] = (4, 8, 12), members: int = 2, sampling: SamplingRecipe = SAMPLING) -> Trainer:
-    recipe = replace(RECIPE, objective=Crps(members, curriculum))
+def trainer_of(
+    store: Store,
+    curriculum: tuple[int, ...] = (4, 8, 12),
+    members: int = 2,
+    sampling: SamplingRecipe = SAMPLING,
+    spectrum: float = 0.0,
+) -> Trainer:
+    recipe = replace(RECIPE, objective=Crps(members, curriculum, spectrum))
     trainer = Trainer(configure(MODEL, store, 6, 2, 2, None, "float64", 0, recipe, sampling), store)
     with torch.no_grad():
         for number, parameter in enumerate(trainer.network.parameters()):
@@ -73,10 +82,10 @@ def test_a_rollout_is_that_of_a_forecast(small_store, tuned, monkeypatch, sampli
             torch.testing.assert_close(torch.stack([member[sample] for member in end]).detach(), reached.newest, rtol=1e-10, atol=1e-8)
 
 
-@pytest.mark.parametrize(("curriculum", "members"), [((2,), 2), ((0, 0, 2), 3)])
-def test_the_gradient_is_that_of_finite_differences(small_store, curriculum, members):
+@pytest.mark.parametrize(("curriculum", "members", "spectrum"), [((2,), 2, 0.0), ((0, 0, 2), 3, 0.0), ((0, 2), 2, 0.5)])
+def test_the_gradient_is_that_of_finite_differences(small_store, curriculum, members, spectrum):
     """Along one direction in the space of all weights, through every step of a rollout."""
-    trainer = trainer_of(small_store, curriculum, members)
+    trainer = trainer_of(small_store, curriculum, members, spectrum=spectrum)
     batch, parameters = batch_of(trainer), list(trainer.network.parameters())
     generator = torch.Generator().manual_seed(0)
     direction = [torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype) for parameter in parameters]
@@ -110,10 +119,30 @@ def test_the_loss_is_the_fair_crps_of_the_last_step(small_store, tuned):
     assert (batch.target_times - batch.times == 2 * small_store.interval).all()
 
 
+def test_the_spectrum_is_a_second_part_of_the_loss(small_store):
+    """Of the last step's members alone, by what verification takes for the coefficients of their fields."""
+    plain, trainer = (trainer_of(small_store, curriculum=(0, 2), spectrum=weight) for weight in (0.0, 0.5))
+    batch, objective = batch_of(trainer), trainer.objective
+    _, ends = objective._roll_out(batch, [(slice(0, 2), 0), (slice(0, 2), 1)])
+    sphere = Sphere.of(xr.DataArray(np.empty((16, 32)), dict(zip(("latitude", "longitude"), (small_store.grid.latitude, small_store.grid.longitude), strict=True))))
+    std, mean = small_store.statistics.residual_std, small_store.statistics.mean
+    truth = batch.target[:2].numpy().astype(np.float64)
+    x, y = (sphere.analysis(to_pixels(end.detach(), MODEL.window).numpy() - truth) for end in ends[-1])
+    amplitude = np.sqrt(sphere.by_degree(np.abs(sphere.analysis(truth - mean[:, None, None])) ** 2))
+    parts = [(np.abs(a) + np.abs(b) - np.abs(a - b)) / 2 for a, b in ((x.real, y.real), (x.imag, y.imag))]
+    crps = np.zeros_like(amplitude)
+    for share, degree, score in zip(np.sqrt(sphere.share), sphere.degree, np.moveaxis(sum(parts), -1, 0), strict=True):
+        crps[..., degree] += share * score
+    relative = (crps / amplitude / np.sqrt(2 * np.arange(crps.shape[-1]) + 1))[..., 1:].mean(-1)
+    assert (amplitude[..., 1:] / std[:, None] > 1e-3).all(), "the floor is not what is tested here"
+    expected = float(plain.objective.step(batch)) + 0.5 * relative.mean()
+    assert float(objective.step(batch)) == pytest.approx(expected, rel=1e-6)
+
+
 def test_micro_batches_add_up_to_the_batch(small_store):
     results = []
     for size in (2, 1):
-        trainer = trainer_of(small_store, curriculum=(0, 2))
+        trainer = trainer_of(small_store, curriculum=(0, 2), spectrum=0.5)
         trainer.configuration = replace(trainer.configuration, micro_batch=size)
         trainer.objective = CrpsTraining(trainer.configuration, trainer.fields, trainer.pipeline)
         results.append((float(trainer.objective.step(batch_of(trainer))), [p.grad.clone() for p in trainer.network.parameters()]))
@@ -189,6 +218,7 @@ def test_the_recipe_survives_json(tuned):
     [
         (lambda: {"recipe": replace(RECIPE, objective=Crps(members=1))}, "members=1"),
         (lambda: {"recipe": replace(RECIPE, objective=Crps(curriculum=()))}, r"curriculum=\(\)"),
+        (lambda: {"recipe": replace(RECIPE, objective=Crps(spectrum=-1.0))}, "spectrum=-1.0"),
         (lambda: {"recipe": replace(RECIPE, objective=Crps(curriculum=(4, 0)))}, r"curriculum=\(4, 0\)"),
         (lambda: {"recipe": replace(RECIPE, objective=Crps(curriculum=(-1, 4)))}, r"curriculum=\(-1, 4\)"),
         (lambda: {"recipe": replace(RECIPE, objective=Crps(curriculum=(4,) * 40))}, "holds no 41 states .* at most 39 lengths"),

@@ -11,7 +11,7 @@ from aeris.data.grid import Grid
 from aeris.data.spherical import degree_order
 from aeris.verification import pairing
 from aeris.verification.coherence import coherence
-from aeris.verification.harmonics import Sphere
+from aeris.data.harmonics import Sphere
 
 LEAD = "prediction_timedelta"
 GRID = Grid.regular(16, 32)

@@ -91,9 +91,14 @@ class Sphere:
         return degree_order(self.largest)[0]
 
     @cached_property
+    def order(self) -> np.ndarray:
+        """Order m of each packed coefficient, ``(N,)``."""
+        return degree_order(self.largest)[1]
+
+    @cached_property
     def share(self) -> np.ndarray:
         """What \\|a_lm\\|² adds to the mean square of a field, ``(N,)``: only m ≥ 0 is kept, so all but m = 0 count twice."""
-        return np.where(degree_order(self.largest)[1] > 0, 2.0, 1.0) / (4 * np.pi)
+        return np.where(self.order > 0, 2.0, 1.0) / (4 * np.pi)
 
     def by_degree(self, products: np.ndarray) -> np.ndarray:
         """Sums of real products of coefficients ``(..., N)`` over the orders, counted by `share`, ``(..., largest + 1)``."""
