@@ -69,12 +69,16 @@ class Sphere:
 
     @classmethod
     def of(cls, field: xr.Dataset | xr.DataArray) -> Sphere:
-        """The sphere of a field's grid.
+        """The sphere of a field's grid, as :meth:`on`."""
+        return cls.on(Grid.of(field))
+
+    @classmethod
+    def on(cls, grid: Grid) -> Sphere:
+        """The sphere of a grid.
 
         Raises:
             DataError: The rows are of no kind that can be analysed exactly.
         """
-        grid = Grid.of(field)
         whole = grid.whole
         for rows in ROWS:
             if np.allclose(whole.latitude, rows.latitude(len(whole.latitude)), atol=1e-3):

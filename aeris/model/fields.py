@@ -133,9 +133,7 @@ class Fields:
         """
         weights = self.channel_weight(channels)
         rows = torch.as_tensor(self.geography.grid.loss_weight, dtype=self.dtype, device=self.device)
-        return self.masked(
-            self.whole_tokens((weights[:, None, None] * rows[:, None].expand(self.geography.grid.shape))[None])[0]
-        )
+        return self.masked(self.whole_tokens((weights[:, None, None] * rows[:, None].expand(self.geography.grid.shape))[None])[0])
 
     @cached_property
     def _static(self) -> Tensor:

@@ -65,11 +65,13 @@ class Crps:
             takes the last length.
         spectrum: Weight of the CRPS of spherical-harmonic coefficients beside that of pixels (FourCastNet 3, arXiv 2507.12144); 0
             leaves it out.
+        gradient_steps: Steps at the end of a rollout that the gradient goes through; None is all of them.
     """
 
     members: int = 2
     curriculum: tuple[int, ...] = (400, 400, 0, 400)
     spectrum: float = 0.0
+    gradient_steps: int | None = None
     kind: Literal["crps"] = "crps"
 
     def __post_init__(self) -> None:
@@ -82,7 +84,11 @@ class Crps:
                 "Use for example (400, 400, 0, 400)",
             )
         if self.spectrum < 0:
-            raise ConfigurationError(f"spectrum={self.spectrum}", "A weight is not negative", "Use 0, or for example 0.3")
+            raise ConfigurationError(f"spectrum={self.spectrum}", "A weight is not negative", "Use 0, or for example 1.0")
+        if self.gradient_steps is not None and self.gradient_steps < 1:
+            raise ConfigurationError(
+                f"gradient_steps={self.gradient_steps}", "The gradient goes through at least the last step", "Use 4, or None for all"
+            )
 
     @property
     def lengths(self) -> list[int]:

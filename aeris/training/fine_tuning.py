@@ -1,10 +1,12 @@
 """Fine-tuning of a sampler through whole rollouts, on the fair CRPS of a few members.
 
 Each sample is rolled out for some steps by a few members, states alone going from one step to the next; the last step is scored, and the
-gradient goes through all of them (Swift, arXiv 2509.25631). What is trained is the sampler as it will be used: its network calls at
+gradient goes through all of them (Swift, arXiv 2509.25631), or through the last few, so that a forecast of many days can be scored too.
+What is trained is the sampler as it will be used: its network calls at
 its own noise levels, one after the other, so that few of them suffice.
 
-Members are samplers of a `Chain`, which recomputes every call on the way back, and fills the stages of a pipeline with them.
+Members are samplers of a `Chain`, which recomputes every call on the way back, and fills the stages of a pipeline with them; of a
+`Stream` where there is no way back.
 
 Shapes:
     B  sample            R, K  window row, window column          Q, P  quadrant, pixel of a quadrant
@@ -24,7 +26,7 @@ from aeris.diffusion.crps import weighted_crps
 from aeris.diffusion.transition import transition
 from aeris.model.fields import Fields
 from aeris.model.presets import Crps
-from aeris.swipe import Chain, Pipeline, Requests
+from aeris.swipe import Chain, Pipeline, Requests, Stream
 from aeris.swipe.chain import gradient_of
 from aeris.training.batches import Batch
 from aeris.training.configuration import Configuration
@@ -45,7 +47,7 @@ class CrpsTraining:
 
     def __init__(self, configuration: Configuration, fields: Fields, pipeline: Pipeline) -> None:
         self.configuration, self.fields, self.pipeline = configuration, fields, pipeline
-        self.chain = Chain(pipeline)
+        self.chain, self.stream = Chain(pipeline), Stream(pipeline)
         self.loss_weight = fields.loss_weight(configuration.recipe.channel_weights)
         self.channel_weight = fields.channel_weight(configuration.recipe.channel_weights)
         self.spectrum = Spectrum(fields, pipeline.groups) if self.objective.spectrum and pipeline.has_first else None
@@ -87,18 +89,23 @@ class CrpsTraining:
         return loss
 
     def _roll_out(self, batch: Batch, travellers: Sequence[Traveller]) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-        """States before and after each step, where each step begins with leaves; none on a rank without the first stage."""
+        """States before and after each step that the gradient goes through, where each begins with leaves; none without the first stage."""
         interval_B = self.fields.hours(batch.lengths[: self.configuration.micro_batch])
         calls = [{"t_B": t_B, "interval_B": interval_B} for t_B in self.angles]
+        given = batch.intervals - min(self.objective.gradient_steps or batch.intervals, batch.intervals)
         begins: list[list[Tensor]] = []
         ends: list[list[Tensor]] = []
         states = []
         if self.pipeline.has_first and batch.state is not None:
             states = [self.fields.tokens(batch.state[part]) for part, _ in travellers]
         for lead in range(1, batch.intervals + 1):
-            # The first states are given: nothing is before them that a gradient could move.
-            begins.append([state.detach().requires_grad_(lead > 1) for state in states])
-            requests = [self.requests(batch, traveller, lead, state) for traveller, state in zip(travellers, begins[-1], strict=False)]
+            # Before the first of these states is nothing that a gradient could move.
+            states = [state.detach().requires_grad_(lead > given + 1) for state in states]
+            requests = [self.requests(batch, traveller, lead, state) for traveller, state in zip(travellers, states, strict=False)]
+            if lead <= given:
+                states = self.stream.run(requests, len(travellers), calls, self.answer)
+                continue
+            begins.append(states)
             states = self.chain.run(requests, len(travellers), calls, self.answer)
             ends.append(states)
         return begins, ends

@@ -27,7 +27,6 @@ from aeris.diffusion.crps import fair_crps
 from aeris.model.fields import Fields
 from aeris.swipe.groups import Groups
 
-
 SMALLEST = 1e-4
 """Smallest amplitude of a degree that is told from nothing, in deviations of a step's change: float32 knows no smaller ones."""
 
@@ -86,7 +85,7 @@ class Spectrum:
 
 def _tables(grid: Grid, rows: Sequence[int]) -> np.ndarray:
     """What a unit pixel in column 0 of each row gives to each coefficient, ``(M, L, H)``: the analysis is linear, and knows turns."""
-    sphere = Sphere.of(xr.DataArray(np.empty(grid.shape), {"latitude": grid.latitude, "longitude": grid.longitude}))
+    sphere = Sphere.on(grid)
     order, degree, size = sphere.order, sphere.degree, sphere.largest + 1
     tables = np.zeros((size, size, len(rows)))
     for here, row in enumerate(rows):

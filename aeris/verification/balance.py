@@ -15,10 +15,10 @@ from itertools import pairwise
 import numpy as np
 import xarray as xr
 
+from aeris.data.harmonics import Sphere, whole_scalar
 from aeris.data.planet_climate import GAS_CONSTANT
 from aeris.data.spherical import ROTATION
 from aeris.errors import DataError
-from aeris.data.harmonics import Sphere, whole_scalar
 from aeris.verification.kinetic_energy import flow
 from aeris.verification.pairing import CELLS
 

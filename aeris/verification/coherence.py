@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from aeris.data.harmonics import Sphere, whole_scalar
 from aeris.verification.baselines import System, climatological
 from aeris.verification.climatology import Climatology, climatology_of
-from aeris.data.harmonics import Sphere, whole_scalar
 from aeris.verification.pairing import CELLS, LEAD, Case, Gaps, Pairing, pair, pieces, read_case
 from aeris.verification.spectra import left_out_members, whole_maps
 

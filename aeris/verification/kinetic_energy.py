@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from aeris.data.harmonics import Sphere, whole_wind
 from aeris.data.spherical import RADIUS
 from aeris.data.variables import WIND_PAIRS
 from aeris.errors import DataError
-from aeris.data.harmonics import Sphere, whole_wind
 from aeris.verification.pairing import CELLS, Gaps, Pairing, pair, pieces, read_case
 from aeris.verification.spectra import left_out_members
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from aeris.data.harmonics import Sphere, whole_scalar
 from aeris.data.spherical import RADIUS
 from aeris.data.variables import SEA, SEA_ICE_POINT
 from aeris.errors import ConfigurationError
-from aeris.data.harmonics import Sphere, whole_scalar
 from aeris.verification.kept import by_initial_time
 from aeris.verification.pairing import CELLS, LEAD, Case, Gaps, Pairing, attributes_of, pair
 

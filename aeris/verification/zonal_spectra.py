@@ -17,8 +17,8 @@ import numpy as np
 import xarray as xr
 
 from aeris.data.grid import Grid
-from aeris.errors import ConfigurationError
 from aeris.data.harmonics import need_no_gaps
+from aeris.errors import ConfigurationError
 from aeris.verification.pairing import CELLS, Gaps, Pairing, pair
 from aeris.verification.spectra import left_out_members, squared, whole_maps
 

@@ -15,7 +15,9 @@ from aeris.swipe.messages import Messages
 from aeris.training.configuration import configure
 from aeris.training.trainer import Trainer
 
-RECIPE = TrainingRecipe(warmup_images=8, clip=0.05, learning_rate=1e-3, objective=Crps(curriculum=(4, 4, 4), spectrum=0.5))
+RECIPE = TrainingRecipe(
+    warmup_images=8, clip=0.05, learning_rate=1e-3, objective=Crps(curriculum=(4, 4, 4), spectrum=0.5, gradient_steps=2)
+)
 SAMPLING = SamplingRecipe(steps=2, noise=(1.0, 200.0))
 
 TELLING = [Layout(dp=2), Layout(pp=2, sp=4), Layout(pp=2, sp=2, schedule="zbv")]

@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
-import xarray as xr
 from test_trainer import MODEL, run_of, same, weights
 
 from aeris.data.harmonics import Sphere
@@ -19,6 +18,7 @@ from aeris.forecasting.course import even
 from aeris.forecasting.rollout import Ensemble, Forecaster, rollout
 from aeris.model.presets import Crps, SamplingRecipe, TrainingRecipe
 from aeris.model.quadrants import to_pixels
+from aeris.swipe.stream import finish
 from aeris.training.batches import Reader
 from aeris.training.checkpoint import Checkpoint
 from aeris.training.configuration import configure
@@ -35,8 +35,9 @@ def trainer_of(
     members: int = 2,
     sampling: SamplingRecipe = SAMPLING,
     spectrum: float = 0.0,
+    gradient_steps: int | None = None,
 ) -> Trainer:
-    recipe = replace(RECIPE, objective=Crps(members, curriculum, spectrum))
+    recipe = replace(RECIPE, objective=Crps(members, curriculum, spectrum, gradient_steps))
     trainer = Trainer(configure(MODEL, store, 6, 2, 2, None, "float64", 0, recipe, sampling), store)
     with torch.no_grad():
         for number, parameter in enumerate(trainer.network.parameters()):
@@ -104,6 +105,27 @@ def test_the_gradient_is_that_of_finite_differences(small_store, curriculum, mem
     assert slope == pytest.approx(difference, rel=1e-5)
 
 
+def test_a_gradient_through_the_last_steps_takes_the_first_as_given(small_store):
+    """The loss is that of the whole rollout; the gradient that of a rollout of one step from where the first two led."""
+    whole, last = (trainer_of(small_store, curriculum=(0, 0, 2), gradient_steps=steps) for steps in (None, 1))
+    batch = batch_of(whole)
+    assert float(whole.objective.step(batch)) == float(last.objective.step(batch))
+    found = {name: parameter.grad for name, parameter in last.network.named_parameters()}
+    travellers = [(slice(0, 2), 0), (slice(0, 2), 1)]
+    _, ends = whole.objective._roll_out(batch, travellers)
+    requests = [whole.objective.requests(batch, one, 3, state.detach()) for one, state in zip(travellers, ends[1], strict=True)]
+    members = []
+    for request in requests:
+        asked, (*first, last_angle) = next(request), whole.objective.angles
+        for angle in first:
+            asked = request.send(whole.network(*asked, angle))
+        members.append(finish(request, whole.network(*asked, last_angle)))
+    whole.network.zero_grad()
+    whole.objective._crps(members, whole.fields.tokens(batch.target[:2]), batch.lengths[0]).backward()
+    for name, parameter in whole.network.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad, rtol=1e-9, atol=1e-13)
+
+
 def test_the_loss_is_the_fair_crps_of_the_last_step(small_store, tuned):
     """In numpy from physical fields: |X − Y| of two members and the truth, over the residuals' deviations and all that is scored."""
     trainer = trainer_of(small_store, curriculum=(0, 2))
@@ -124,7 +146,7 @@ def test_the_spectrum_is_a_second_part_of_the_loss(small_store):
     plain, trainer = (trainer_of(small_store, curriculum=(0, 2), spectrum=weight) for weight in (0.0, 0.5))
     batch, objective = batch_of(trainer), trainer.objective
     _, ends = objective._roll_out(batch, [(slice(0, 2), 0), (slice(0, 2), 1)])
-    sphere = Sphere.of(xr.DataArray(np.empty((16, 32)), dict(zip(("latitude", "longitude"), (small_store.grid.latitude, small_store.grid.longitude), strict=True))))
+    sphere = Sphere.on(small_store.grid)
     std, mean = small_store.statistics.residual_std, small_store.statistics.mean
     truth = batch.target[:2].numpy().astype(np.float64)
     x, y = (sphere.analysis(to_pixels(end.detach(), MODEL.window).numpy() - truth) for end in ends[-1])
@@ -219,6 +241,7 @@ def test_the_recipe_survives_json(tuned):
         (lambda: {"recipe": replace(RECIPE, objective=Crps(members=1))}, "members=1"),
         (lambda: {"recipe": replace(RECIPE, objective=Crps(curriculum=()))}, r"curriculum=\(\)"),
         (lambda: {"recipe": replace(RECIPE, objective=Crps(spectrum=-1.0))}, "spectrum=-1.0"),
+        (lambda: {"recipe": replace(RECIPE, objective=Crps(gradient_steps=0))}, "gradient_steps=0"),
         (lambda: {"recipe": replace(RECIPE, objective=Crps(curriculum=(4, 0)))}, r"curriculum=\(4, 0\)"),
         (lambda: {"recipe": replace(RECIPE, objective=Crps(curriculum=(-1, 4)))}, r"curriculum=\(-1, 4\)"),
         (lambda: {"recipe": replace(RECIPE, objective=Crps(curriculum=(4,) * 40))}, "holds no 41 states .* at most 39 lengths"),

@@ -50,7 +50,7 @@ def test_the_score_is_a_loop_over_ducc0s_coefficients():
     one, other, truth = maps(grid, 3)
     tokens = [to_tokens(field, WINDOW) for field in (one - truth, other - truth, truth)]
     found = spectrum_of(grid).relative_crps(tokens[:2], tokens[2])
-    sphere = Sphere.of(array(grid, truth))
+    sphere = Sphere.on(grid)
     x, y, z = (sphere.analysis(field.numpy())[0] for field in (one, other, truth))
     for channel in range(2):
         relative = []

@@ -8,10 +8,10 @@ import xarray as xr
 from test_spectra import random_coefficients, synthesis
 
 from aeris.data.grid import Grid
+from aeris.data.harmonics import Sphere
 from aeris.data.spherical import degree_order
 from aeris.verification import pairing
 from aeris.verification.coherence import coherence
-from aeris.data.harmonics import Sphere
 
 LEAD = "prediction_timedelta"
 GRID = Grid.regular(16, 32)
