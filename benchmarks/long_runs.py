@@ -34,13 +34,20 @@ def main() -> None:
     given = parser.parse_args()
     world = aeris.Planet(grid=(32, 64), seed=0)
     initial = world.simulate(years=0.01, start=START, seed=1).isel(time=[0])
-    past = once_a_day(world.simulate(years=PAST_YEARS, start="1990-01-01"), "time")
+    past = climate(world, given.out / "climate.zarr")
     leads = np.arange(1, given.days + 1) * np.timedelta64(24, "h").astype("timedelta64[ns]")
     tell("exact", judge(world.forecast(initial, lead=list(leads), members=given.members), past))
     for name, path in (pair.split("=", 1) for pair in given.models):
         out = given.out / f"{name}-{given.days}d.zarr"
         forecast = aeris.forecast(path, initial, initial.time.values, given.members, f"{given.days}d", out, compile=True, progress=False)
         tell(name, judge(once_a_day(forecast, LEAD).load(), past))
+
+
+def climate(world: aeris.Planet, kept: Path) -> xr.Dataset:
+    """Eight years of the planet, once a day; kept for the next models."""
+    if not kept.exists():
+        once_a_day(world.simulate(years=PAST_YEARS, start="1990-01-01"), "time").to_zarr(kept, consolidated=False)
+    return xr.open_zarr(kept, consolidated=False).load()
 
 
 def once_a_day(ds: xr.Dataset, dim: str) -> xr.Dataset:

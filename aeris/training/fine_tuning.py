@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -139,18 +138,16 @@ class CrpsTraining:
         leaves = [end.detach().requires_grad_() for end in ends]
         loss = torch.zeros((), dtype=self.fields.dtype, device=self.fields.device)
         for number, part in enumerate(parts if leaves else ()):
-            assert batch.target is not None
-            truth = self.fields.tokens(batch.target[part])
-            loss = loss + self._crps(leaves[number * self.members : (number + 1) * self.members], truth, batch.lengths[0])
+            loss = loss + self._crps(leaves[number * self.members : (number + 1) * self.members], batch, part)
         return loss.detach(), list(torch.autograd.grad(loss, leaves)) if leaves else []
 
-    def _crps(self, ensemble: Sequence[Tensor], truth: Tensor, interval: np.timedelta64) -> Tensor:
+    def _crps(self, ensemble: Sequence[Tensor], batch: Batch, part: slice) -> Tensor:
         """What the members of some images add to the loss."""
-        _, std = self.fields.scale(interval)
-        errors = [(member - truth) / std for member in ensemble]
-        images = self.configuration.batch
+        assert batch.state is not None and batch.target is not None
+        truth, (_, std) = self.fields.tokens(batch.target[part]), self.fields.scale(batch.lengths[0])
+        errors, images = [(member - truth) / std for member in ensemble], self.configuration.batch
         loss = weighted_crps(errors, torch.zeros_like(truth), self.loss_weight, images * self.fields.pixel_count)
         if self.spectrum is None:
             return loss
-        relative = self.spectrum.relative_crps(errors, (truth - self.fields.mean) / std)
+        relative = self.spectrum.relative_crps(errors, (truth - self.fields.tokens(batch.state[part])) / std)
         return loss + self.objective.spectrum * (self.channel_weight * relative).sum() / images

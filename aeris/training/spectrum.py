@@ -1,8 +1,9 @@
 """The spectrum of tokens that several processes hold, and the CRPS of its coefficients as a loss.
 
 A score of pixels hardly sees scales that hold a thousandth of a field's variance, so that a forecast may lose them, or drown them in
-noise. Here every degree of the sphere counts alike, in units of the truth's own amplitude there: the fair CRPS of spherical-harmonic
-coefficients, as FourCastNet 3 takes it beside that of pixels (arXiv 2507.12144).
+noise. Here every degree of the sphere counts alike, in units of how far the truth has moved there: the fair CRPS of spherical-harmonic
+coefficients, as FourCastNet 3 takes it beside that of pixels (arXiv 2507.12144). In units of the state's own amplitude a field that
+lies on mountains would hide its weather.
 
 The transform is linear: each process takes its own pixels, as if all others were zero, and the coefficients of all add up.
 
@@ -66,20 +67,20 @@ class Spectrum:
         waves_BCHM = torch.fft.rfft(maps.unflatten(2, (self.rows, self.columns)))[..., : len(self.tables_MLH)]
         return torch.einsum("mlh,bchmz->bcmlz", self.tables_MLH, torch.view_as_real(waves_BCHM))
 
-    def relative_crps(self, errors_M: Sequence[Tensor], truth: Tensor) -> Tensor:
-        """Fair CRPS of coefficients over the truth's amplitude at their degree, mean over degrees from 1.
+    def relative_crps(self, errors_M: Sequence[Tensor], change: Tensor) -> Tensor:
+        """Fair CRPS of coefficients over the amplitude of the truth's change at their degree, mean over degrees from 1.
 
         Args:
             errors_M: Member minus truth, of each member, in deviations of a step's change, tokens ``(B, R, K, Q, P, C)``.
-            truth: The truth in the same units.
+            change: Truth minus initial state in the same units.
 
         Returns:
             This process's part, ``(B, C)``; the parts of all that share an image add up to it.
         """
-        truth = self.coefficients(truth)
-        modes = 2 * torch.arange(truth.shape[3], dtype=truth.dtype, device=truth.device) + 1
-        amplitude = truth.square().sum((2, 4)).sqrt().clamp(min=SMALLEST)
-        crps = fair_crps([self.coefficients(error) for error in errors_M], torch.zeros_like(truth)).sum((2, 4))
+        moved = self.coefficients(change)
+        modes = 2 * torch.arange(moved.shape[3], dtype=moved.dtype, device=moved.device) + 1
+        amplitude = moved.square().sum((2, 4)).sqrt().clamp(min=SMALLEST)
+        crps = fair_crps([self.coefficients(error) for error in errors_M], torch.zeros_like(moved)).sum((2, 4))
         return (crps / amplitude / modes.sqrt())[..., 1:].mean(-1) / self.groups.layout.token_ranks
 
 

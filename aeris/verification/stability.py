@@ -42,6 +42,9 @@ PARTS = 4
 LEAST_DAYS, LEAST_WINDOWS = 2 * 365, 20
 """A shorter past does not tell a season from the weather of its only year, and fewer windows not how much their means vary."""
 
+LEAST_ERROR = 0.01
+"""Of a mean, in root mean squares of the climate's anomalies: where the truth keeps a mean to the last digit, no drift is told from rounding."""
+
 
 class _Judged(NamedTuple):
     """A variable's windows: values less the climate's, their standard error, windows of the past, members that are missing."""
@@ -69,7 +72,8 @@ def stability(
 
         d = (mean of the forecast's window − climate's value at that season) / (σ √(1 + q/N)),
 
-    N being the windows of the past and q = 1 + 2·2 the terms of the annual cycle. **Stable** means ``|d| ≤ limit`` for all variables,
+    N being the windows of the past and q = 1 + 2·2 the terms of the annual cycle; σ of a mean is at least a hundredth of the anomalies'
+    root mean square. **Stable** means ``|d| ≤ limit`` for all variables,
     levels, statistics and windows, the limit being that quantile of Student's t (N − q degrees of freedom) at which a forecast drawn
     from the climate itself is called unstable with probability `risk` or less (Bonferroni: risk over the number of comparisons).
     Averages over members vary less than a single window of the past, so that for an ensemble the risk is smaller than stated. A value
@@ -275,6 +279,7 @@ def _judge(forecast: xr.DataArray, past: xr.DataArray, width: pd.Timedelta, wind
     normal = _past_statistics(theirs)
     course = AnnualCycle.fit(normal, HARMONICS)
     sigma, count = _window_deviation(course.anomalies(normal), width)
+    sigma = _at_least(sigma, normal)
     departures, missing = _departures(ours, AnnualCycle.fit(theirs, HARMONICS), course)
     means = [departures.isel({LEAD: window}).mean(LEAD) for window in windows]
     value = xr.concat(means, xr.IndexVariable(LEAD, ours[LEAD].values[[window[-1] for window in windows]])).transpose("statistic", ...)
@@ -329,6 +334,12 @@ def _window_deviation(residuals: xr.DataArray, width: pd.Timedelta) -> tuple[xr.
     means = residuals.groupby(xr.DataArray(number, dims="time", name="window")).mean().sel(window=whole)
     variance = (means**2).sum("window") / (len(whole) - TERMS)
     return variance**0.5, len(whole)
+
+
+def _at_least(sigma: xr.DataArray, normal: xr.DataArray) -> xr.DataArray:
+    """The deviations, that of a mean not below `LEAST_ERROR`."""
+    anomaly = np.exp(normal.sel(statistic="variance", drop=True).mean("time") / 2)
+    return xr.where(sigma.statistic == "mean", np.maximum(sigma, LEAST_ERROR * anomaly), sigma).transpose(*sigma.dims)
 
 
 def _departures(forecast: xr.DataArray, cycle: AnnualCycle, course: AnnualCycle) -> tuple[xr.DataArray, int]:

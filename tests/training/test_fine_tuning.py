@@ -121,7 +121,7 @@ def test_a_gradient_through_the_last_steps_takes_the_first_as_given(small_store)
             asked = request.send(whole.network(*asked, angle))
         members.append(finish(request, whole.network(*asked, last_angle)))
     whole.network.zero_grad()
-    whole.objective._crps(members, whole.fields.tokens(batch.target[:2]), batch.lengths[0]).backward()
+    whole.objective._crps(members, batch, slice(0, 2)).backward()
     for name, parameter in whole.network.named_parameters():
         torch.testing.assert_close(found[name], parameter.grad, rtol=1e-9, atol=1e-13)
 
@@ -147,10 +147,10 @@ def test_the_spectrum_is_a_second_part_of_the_loss(small_store):
     batch, objective = batch_of(trainer), trainer.objective
     _, ends = objective._roll_out(batch, [(slice(0, 2), 0), (slice(0, 2), 1)])
     sphere = Sphere.on(small_store.grid)
-    std, mean = small_store.statistics.residual_std, small_store.statistics.mean
-    truth = batch.target[:2].numpy().astype(np.float64)
+    std = small_store.statistics.residual_std
+    start, truth = (field[:2].numpy().astype(np.float64) for field in (batch.state, batch.target))
     x, y = (sphere.analysis(to_pixels(end.detach(), MODEL.window).numpy() - truth) for end in ends[-1])
-    amplitude = np.sqrt(sphere.by_degree(np.abs(sphere.analysis(truth - mean[:, None, None])) ** 2))
+    amplitude = np.sqrt(sphere.by_degree(np.abs(sphere.analysis(truth - start)) ** 2))
     parts = [(np.abs(a) + np.abs(b) - np.abs(a - b)) / 2 for a, b in ((x.real, y.real), (x.imag, y.imag))]
     crps = np.zeros_like(amplitude)
     for share, degree, score in zip(np.sqrt(sphere.share), sphere.degree, np.moveaxis(sum(parts), -1, 0), strict=True):
