@@ -126,9 +126,9 @@ def teacher(small_store, tmp_path_factory) -> aeris.Run:
         ),
         (
             "fine-tuning",
-            ["--crps.members", "3", "--crps.curriculum", "4", "4", "--sampling.noise", "0.5", "200"],
-            replace(aeris.presets.fine_tuning(), objective=Crps(members=3, curriculum=(4, 4))),
-            replace(aeris.presets.two_calls(), noise=(0.5, 200)),
+            ["--crps.members", "3", "--crps.curriculum", "4", "4", "--sampling.steps", "2", "--sampling.noise", "0.5", "200"],
+            replace(aeris.presets.fine_tuning(), objective=Crps(members=3, curriculum=(4, 4), spectrum=2.0)),
+            replace(aeris.presets.sampling_consistency(2), noise=(0.5, 200)),
         ),
     ],
 )

@@ -26,7 +26,7 @@ TRAININGS = {
     "distillation": presets.distillation,
     "fine-tuning": presets.fine_tuning,
 }
-SAMPLINGS = {"24h": presets.sampling_24h, "6h": presets.sampling_6h, "fine-tuning": presets.two_calls}
+SAMPLINGS = {"24h": presets.sampling_24h, "6h": presets.sampling_6h}
 """Samplers of recipes that have one of their own."""
 
 
@@ -64,8 +64,8 @@ def train(
         seed: Seed of weights, data order and noise.
         checkpoint_every: Steps between checkpoints.
         recipe: Recipe to change: the default suits small models, 24h and 6h are the paper's; consistency trains a model of one or two
-            calls, distillation makes one of the diffusion model that it starts from; fine-tuning tunes such a model on rollouts, for a
-            sampler of two calls.
+            calls, distillation makes one of the diffusion model that it starts from; fine-tuning tunes either on rollouts, for a sampler
+            of one call.
         start: Run or checkpoint of the same network, from whose averaged weights to begin; left out, they are random.
         model: Changes to the preset.
         training: Changes to the recipe's training.

@@ -43,7 +43,7 @@ LEAST_DAYS, LEAST_WINDOWS = 2 * 365, 20
 """A shorter past does not tell a season from the weather of its only year, and fewer windows not how much their means vary."""
 
 LEAST_ERROR = 0.01
-"""Of a mean, in root mean squares of the climate's anomalies: where the truth keeps a mean to the last digit, no drift is told from rounding."""
+"""Of a mean, over the root mean square of anomalies: what the truth keeps to the last digit would be lost by rounding alone."""
 
 
 class _Judged(NamedTuple):
