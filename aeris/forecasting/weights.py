@@ -22,7 +22,7 @@ from aeris.interop.foreign import Flavour, Foreign, Rows
 from aeris.model.fields import Geography
 from aeris.training.checkpoint import Checkpoint, save
 
-BUNDLED = {"demo": Path(__file__).parent / "assets" / "demo"}
+BUNDLED = {name: Path(__file__).parent / "assets" / name for name in ("demo", "demo-one-call", "demo-two-calls")}
 """Checkpoints that come with the package, by name."""
 
 FOREIGN = ("aeris-gb", "swift")
@@ -75,7 +75,8 @@ def load(
     """A trained model by its name, which `aeris.forecast` takes as its first argument.
 
     ``"demo"`` comes with the package: the preset `tiny`, trained on two years of ``aeris.Planet(grid=(32, 64), seed=0)``. It makes
-    steps of six hours, and needs neither a network nor a training of your own.
+    steps of six hours, and needs neither a network nor a training of your own. ``"demo-one-call"`` and ``"demo-two-calls"`` are its
+    weights, tuned for so few network calls a step.
 
     ``"aeris-gb"`` and ``"swift"`` are weights of others, which lie at `path` with the configuration and the statistics of their training
     (`docs/interop.md` says which files). Nothing in these files is run.

@@ -10,9 +10,10 @@ import pytest
 
 import aeris
 from aeris.data.grid import Grid
+from aeris.diffusion.solver import calls
 from aeris.errors import CheckpointError, ConfigurationError
 from aeris.forecasting.weights import BUNDLED
-from aeris.model.presets import SamplingRecipe, tiny
+from aeris.model.presets import SamplingRecipe, sampling_consistency, tiny, two_calls
 from aeris.training.checkpoint import Checkpoint
 
 
@@ -26,17 +27,26 @@ def test_the_bundled_weights_are_those_of_the_tiny_preset_on_the_planet():
     np.testing.assert_array_equal(model.geography.static["land_sea_mask"], world.climate.land.astype(np.float32))
 
 
-def test_every_file_of_the_bundled_weights_is_whole_and_together_they_are_small():
-    folder = BUNDLED["demo"]
+@pytest.mark.parametrize(("name", "sampling"), [("demo-one-call", sampling_consistency(1)), ("demo-two-calls", two_calls())])
+def test_tuned_weights_are_those_of_the_demo_with_another_sampler(name, sampling):
+    demo, tuned = aeris.load("demo"), aeris.load(name)
+    assert (tuned.model, tuned.statistics.id, tuned.interval) == (demo.model, demo.statistics.id, demo.interval)
+    assert tuned.sampling == sampling and len(calls(tuned.sampling)) < len(calls(demo.sampling))
+    assert tuned.weights_id != demo.weights_id
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_every_file_of_the_bundled_weights_is_whole_and_small(name):
+    folder = BUNDLED[name]
     model = Checkpoint.open(folder)
     held = {file.name for file in folder.iterdir()}
     assert held == {"manifest.json", *model.files} == {"manifest.json", "average.safetensors", "geography.safetensors"}
     assert sum(tensor.numel() for tensor in model.tensors("average").values()) == 738_144
-    assert sum(file.stat().st_size for file in BUNDLED["demo"].parent.rglob("*") if file.is_file()) <= 3_000_000
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 3_000_000
 
 
 def test_a_name_that_is_not_there_is_refused_with_those_that_are():
-    with pytest.raises(ConfigurationError, match=r"'tiny'.*'demo', 'aeris-gb', 'swift'.*a run of your own"):
+    with pytest.raises(ConfigurationError, match=r"'tiny'.*'demo', 'demo-one-call', .*'swift'.*a run of your own"):
         aeris.load("tiny")
 
 

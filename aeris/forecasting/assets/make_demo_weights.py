@@ -1,29 +1,33 @@
-"""Makes the bundled weights of the simulated planet from a run: the newest checkpoint's average, and nothing to go on training with.
+"""Makes bundled weights of the simulated planet from a run: the newest checkpoint's average, and nothing to go on training with.
 
 aeris demo --out long --steps 7000
-python aeris/forecasting/assets/make_demo_weights.py long/run
+python aeris/forecasting/assets/make_demo_weights.py demo long/run
+aeris train --recipe fine-tuning --start long/run --data long/store.zarr --steps 500 --batch 2 --out one-call
+python aeris/forecasting/assets/make_demo_weights.py demo-one-call one-call
+aeris train --recipe fine-tuning --start long/run --data long/store.zarr --steps 430 --batch 2 --out two-calls \\
+    --sampling.solver dpm2m --sampling.steps 2 --sampling.noise 1 200
+python aeris/forecasting/assets/make_demo_weights.py demo-two-calls two-calls
 """
 
 from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 from aeris.forecasting.weights import BUNDLED
-from aeris.model.presets import SamplingRecipe
+from aeris.model.presets import Diffusion, SamplingRecipe
 from aeris.training.checkpoint import Checkpoint, save
 
 
-def main(run: str) -> None:
-    """Writes ``demo`` beside this file; what stood there is replaced."""
-    trained = Checkpoint.open(run)
-    bundled = replace(trained, path=BUNDLED["demo"], sampling=SamplingRecipe())
-    save(bundled, {"average": trained.tensors("average")}, trained.geography)
-    for file in BUNDLED["demo"].iterdir():
+def main(name: str, run: str) -> None:
+    """Writes weights of this name beside this file; what stood there is replaced."""
+    trained, folder = Checkpoint.open(run), BUNDLED[name]
+    sampling = SamplingRecipe() if isinstance(trained.training.objective, Diffusion) else trained.sampling
+    save(replace(trained, path=folder, sampling=sampling), {"average": trained.tensors("average")}, trained.geography)
+    for file in folder.iterdir():
         file.chmod(0o644)
-    print(f"wrote {sum(file.stat().st_size for file in BUNDLED['demo'].iterdir()):,} bytes to {Path(BUNDLED['demo']).name}")
+    print(f"wrote {sum(file.stat().st_size for file in folder.iterdir()):,} bytes to {folder.name}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
