@@ -1,12 +1,8 @@
 """Makes bundled weights of the simulated planet from a run: the newest checkpoint's average, and nothing to go on training with.
 
-aeris demo --out long --steps 7000
-python aeris/forecasting/assets/make_demo_weights.py demo long/run
-aeris train --recipe fine-tuning --start long/run --data long/store.zarr --steps 500 --batch 2 --out one-call
-python aeris/forecasting/assets/make_demo_weights.py demo-one-call one-call
-aeris train --recipe fine-tuning --start long/run --data long/store.zarr --steps 430 --batch 2 --out two-calls \\
-    --sampling.solver dpm2m --sampling.steps 2 --sampling.noise 1 200
-python aeris/forecasting/assets/make_demo_weights.py demo-two-calls two-calls
+python aeris/forecasting/assets/make_demo_weights.py NAME RUN
+
+The README beside this file says which runs.
 """
 
 from __future__ import annotations
