@@ -2,8 +2,8 @@
 
 Each sample is rolled out for some steps by a few members, states alone going from one step to the next; the last step is scored, and the
 gradient goes through all of them (Swift, arXiv 2509.25631), or through the last few, so that a forecast of many days can be scored too.
-What is trained is the sampler as it will be used: its network calls at
-its own noise levels, one after the other, so that few of them suffice.
+What is trained is the sampler as it will be used: its network calls at its own noise levels, one after the other, so that few of them
+suffice.
 
 Members are samplers of a `Chain`, which recomputes every call on the way back, and fills the stages of a pipeline with them; of a
 `Stream` where there is no way back.
