@@ -13,6 +13,7 @@ from typing import Any
 
 from aeris.data.contents import hours
 from aeris.data.disk import write_whole
+from aeris.data.harmonics import Sphere
 from aeris.data.statistics import HOUR
 from aeris.data.store import Store
 from aeris.errors import ConfigurationError
@@ -116,6 +117,8 @@ def _check_sizes(steps: int, batch: int, micro_batch: int, precision: str) -> No
 
 
 def _check_rollouts(recipe: TrainingRecipe, objective: Crps, sampling: SamplingRecipe, store: Store, period: slice, span: int) -> None:
+    if objective.spectrum:
+        Sphere.on(store.grid)  # refuses rows that have no spectrum
     longest = max(objective.lengths)
     if not len(store.pairs(period, longest * span)):
         fits = [steps for steps in range(1, longest) if len(store.pairs(period, steps * span))]

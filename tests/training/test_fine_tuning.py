@@ -13,7 +13,7 @@ from test_trainer import MODEL, run_of, same, weights
 from aeris.data.harmonics import Sphere
 from aeris.data.store import Store, prepare
 from aeris.diffusion import noise
-from aeris.errors import ConfigurationError
+from aeris.errors import ConfigurationError, DataError
 from aeris.forecasting.course import even
 from aeris.forecasting.rollout import Ensemble, Forecaster, rollout
 from aeris.model.presets import Crps, SamplingRecipe, TrainingRecipe
@@ -252,4 +252,12 @@ def test_the_recipe_survives_json(tuned):
 def test_what_cannot_work_is_refused_before_anything_is_written(small_store, tmp_path, changes, found):
     with pytest.raises(ConfigurationError, match=found):
         run_of(small_store, tmp_path / "run", **{"recipe": RECIPE, "sampling": SAMPLING, **changes()})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_spectrum_on_rows_that_have_none_is_refused_before_anything_is_written(small_world, tmp_path):
+    rows = small_world.latitude.values + 2.0 * (np.arange(16) == 5)
+    store = prepare(small_world.isel(time=slice(6)).assign_coords(latitude=rows), tmp_path / "rows.zarr")
+    with pytest.raises(DataError, match="A spectrum needs rows with both poles"):
+        run_of(store, tmp_path / "run", recipe=replace(RECIPE, objective=Crps(spectrum=1.0, curriculum=(4,))), sampling=SAMPLING)
     assert not (tmp_path / "run").exists()
